@@ -270,8 +270,10 @@ LOSSES = Panel(
 
 SIMULATION = Panel(
     "Event by event",
-    "Length of the mean model's steps (1 in rounds), staleness of updates, share of waiting.",
+    "Length of the mean model's steps (1 in rounds), staleness of updates, shares of the time in "
+    "which nodes wait and lines send.",
 )
+UNDER_WAY = Panel("Under way", "Bytes on their way between nodes, on average so far.")
 
 
 def _own(
@@ -326,6 +328,28 @@ VALIDATION = (
     ),
 )
 
+#: What a run in simulated time logs beside its seconds.
+EVENTS = (
+    Record("simulation/gain", "Growth of the mean model per update, 1 in rounds", "gain",
+           panel=SIMULATION, tables=("compare",)),
+    Record("simulation/staleness", "Changes by others between a snapshot and its update",
+           "staleness", panel=SIMULATION, tables=_NOWHERE),
+    Record("simulation/idle", "Share of the simulated time in which nodes wait", "idle", "share",
+           panel=SIMULATION, tables=("compare",)),
+    Record("simulation/lines", "Share of the simulated time in which lines send", "lines in use",
+           "share", panel=SIMULATION, tables=_NOWHERE),
+    Record("simulation/in_flight", "Bytes under way, on average so far", "in flight", "B",
+           panel=UNDER_WAY, tables=_NOWHERE),
+    _own("simulation/delay", "Updates of all between a snapshot and its update"),
+    _own("simulation/delay_max", "The most of these so far", "", ",d"),
+    _own("simulation/tail_s", "Seconds after the last gradient began", "s"),
+    _own("simulation/tail_bytes", "Bytes sent after the last gradient began", "B"),
+    _own("simulation/width", "Gradients that were computed together, on average"),
+    _own("simulation/updates_*", "Updates of the slowest and the fastest node", "", ",d"),
+    _own("simulation/replaced", "Messages replaced before they left", "", ",d"),
+    _own("simulation/lost", "Messages to nodes that were away", "", ",d"),
+)  # fmt: skip
+
 #: Where a record of metrics stands: no part of what a run ended with.
 PLACE = ("step", "phase")
 
@@ -350,32 +374,7 @@ LOOP = (
     SIMULATED,
     WALL,
     PACE,
-    Record(
-        "simulation/gain",
-        "Growth of the mean model per update, 1 in rounds",
-        "gain",
-        panel=SIMULATION,
-        tables=("compare",),
-    ),
-    Record(
-        "simulation/staleness",
-        "Changes by others between a snapshot and its update",
-        "staleness",
-        panel=SIMULATION,
-        tables=_NOWHERE,
-    ),
-    Record(
-        "simulation/idle",
-        "Share of the simulated time in which nodes wait",
-        "idle",
-        "share",
-        panel=SIMULATION,
-        tables=("compare",),
-    ),
-    _own("simulation/width", "Gradients that were computed together, on average"),
-    _own("simulation/updates_*", "Updates of the slowest and the fastest node", "", ",d"),
-    _own("simulation/replaced", "Messages replaced before they left", "", ",d"),
-    _own("simulation/lost", "Messages to nodes that were away", "", ",d"),
+    *EVENTS,
     _own("time/*_s", "Mean seconds of a step that workers spent so", "s"),
     _own("feedback/consensus", "Consensus distance as the schedule was told"),
     _own(

@@ -20,8 +20,8 @@ WORLD: dict[str, Any] = {
 }
 
 
-#: What waits while a sender's line is busy: the newest model only, or all.
-Queue = Literal["newest", "all"]
+#: While a sender's line is busy the newest model waits, or all, or the sender, too.
+Queue = Literal["newest", "all", "wait"]
 
 
 @plugin(
@@ -122,7 +122,8 @@ def gossip_learning(
         tokens: The strategy of the account; none: a message after every update.
         capacity: Most tokens of an account, C.
         aggressiveness: A: how many tokens make a node answer.
-        queue: What waits while the sender's line is busy: its newest model, or all.
+        queue: While the sender's line is busy: its newest model waits, all do, or the
+            sender does before it computes on.
     """
     numbers = node.numbers
     if event.kind == "start":
@@ -217,7 +218,8 @@ def swift(
         every: C: updates from one mixing to the next.
         send: Whether the model is sent after every update, or after those that
             mixed.
-        queue: What waits while the sender's line is busy: its newest model, or all.
+        queue: While the sender's line is busy: its newest model waits, all do, or the
+            sender does before it computes on.
     """
     if event.kind == "start":
         node.compute()
@@ -295,7 +297,8 @@ def epidemic(
         node: The node.
         event: What has happened to it.
         receivers: s: to how many a model is sent.
-        queue: What waits while the sender's line is busy: its newest model, or all.
+        queue: While the sender's line is busy: its newest model waits, all do, or the
+            sender does before it computes on.
     """
     if event.kind == "start":
         node.compute()

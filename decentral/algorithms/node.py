@@ -187,7 +187,7 @@ class Node(Protocol):
         self,
         receivers: Sequence[NodeId],
         *,
-        waits: Literal["newest", "all"] = "newest",
+        waits: Literal["newest", "all", "wait"] = "newest",
         adds: str = "",
         **numbers: float,
     ) -> None:
@@ -195,7 +195,8 @@ class Node(Protocol):
 
         Args:
             receivers: To whom.
-            waits: What waits while the line is busy: the newest model only, or all.
+            waits: What waits while the line is busy: the newest model only, all, or
+                the sender, which computes on when all have left.
             adds: The number by which what waits and what comes are averaged, and
                 which is summed, so that nothing is dropped; empty: the newest takes
                 the place of what waits.

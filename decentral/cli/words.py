@@ -295,6 +295,12 @@ def _simulated(ended: Mapping[str, Any], records: Records) -> list[tuple[str, st
         least, most = (ended[f"simulation/updates_{end}"] for end in ("min", "max"))
         made = f"{least:,}" if least == most else f"{least:,} to {most:,}"
         said += f"; {made} updates a node, {idle} idle, gain {gain}"
+    if "simulation/tail_s" in ended:
+        rest, sent = (
+            number_text(ended[key], records.of(key))
+            for key in ("simulation/tail_s", "simulation/tail_bytes")
+        )
+        said += f"; of it {rest} and {sent} after the last gradient began"
     return [("simulated", said)]
 
 

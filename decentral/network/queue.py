@@ -115,6 +115,8 @@ class Lines:
         #: Until when each node's line is busy with what it sends, and receives.
         self.free_s = [0.0] * network.nodes
         self.taken_s = [0.0] * network.nodes
+        #: Seconds in which lines send, of all nodes together.
+        self.sent_s = 0.0
 
     @property
     def change(self) -> bool:
@@ -141,6 +143,7 @@ class Lines:
             if one.left_s > free_s:
                 free_s = one.left_s
         self.free_s[sender] = free_s
+        self.sent_s += free_s - now_s
         return leaving
 
     def take(self, receiver: NodeId, leaving: Leaving, size: float) -> float:
@@ -158,7 +161,7 @@ class Lines:
         return max(leaving.arrives_s, self.taken_s[receiver])
 
     def pair_s(self, one: NodeId, other: NodeId, size: float, now_s: float) -> float:
-        """Return the seconds in which two nodes give each other ``size`` bytes.
+        """Let two nodes give each other ``size`` bytes; return the seconds of that.
 
         Args:
             one: A node.
@@ -179,7 +182,9 @@ class Lines:
             up_Bps, _, more_s = self._now(sender, now_s)
             _, down_Bps, less_s = self._now(receiver, now_s)
             latency_s = latency_s + more_s + less_s
-        return latency_s + size / min(self._bandwidth_Bps[here][there], up_Bps, down_Bps)
+        sending_s = size / min(self._bandwidth_Bps[here][there], up_Bps, down_Bps)
+        self.sent_s += sending_s
+        return latency_s + sending_s
 
     def _now(self, node: NodeId, at_s: float) -> tuple[float, float, float]:
         """Return bytes per second up and down of a node's line at a moment, and the
@@ -232,10 +237,12 @@ class Lines:
         left_s = begin_s + size / rate
         return Leaving(left_s, begin_s + latency_s, left_s + latency_s)
 
-    def state(self) -> dict[str, list[float]]:
-        """Return until when lines are busy."""
-        return {"free_s": list(self.free_s), "taken_s": list(self.taken_s)}
+    def state(self) -> dict[str, Any]:
+        """Return until when lines are busy, and how long they were."""
+        free_s, taken_s = list(self.free_s), list(self.taken_s)
+        return {"free_s": free_s, "taken_s": taken_s, "sent_s": self.sent_s}
 
-    def restore(self, state: dict[str, list[float]]) -> None:
+    def restore(self, state: dict[str, Any]) -> None:
         """Be as busy as other lines were."""
         self.free_s, self.taken_s = list(state["free_s"]), list(state["taken_s"])
+        self.sent_s = state.get("sent_s", 0.0)  # older checkpoints do not say

@@ -41,6 +41,7 @@ class World(Protocol):
     nodes: list[SimulatedNode]
     acting: str
     operations: Operations
+    waiting: dict[NodeId, list[tuple[list[NodeId], Version]]]
 
     @property
     def rounds(self) -> Rounds:
@@ -128,11 +129,15 @@ class SimulatedNode:
         self.mailbox: dict[int, Version] = {}
         self.updates = self.begun = 0
         self.has_gradient = self.is_in_flight = self.has_stopped = False
+        #: Whether it lets what it sends leave before it computes on, and does so now.
+        self.is_patient = self.is_held = False
         self.value = 0.0
         #: By how much the values of parts differ from it, where parts are mixed.
         self.offsets: dict[Part, float] = {}
         #: Changes of the row by others, and how many there were at the snapshot.
         self.changes = self.changes_at_snapshot = 0
+        #: Updates of all nodes at the snapshot.
+        self.made_at_snapshot = 0
         #: Seconds of computing so far, all of the gradient in flight counted, and
         #: when that is ready.
         self.busy_s = self.due_s = 0.0
@@ -166,6 +171,9 @@ class SimulatedNode:
 
     def compute(self) -> bool:
         """Begin the next gradient, unless the run ends; return whether it began."""
+        if self.is_patient and self.id in self.world.waiting:
+            self.is_held = True  # until its line is free
+            return False
         self.changes_at_snapshot = self.changes
         return self.world.begin_gradient(self)
 
@@ -228,7 +236,7 @@ class SimulatedNode:
         self,
         receivers: Sequence[NodeId],
         *,
-        waits: Literal["newest", "all"] = "newest",
+        waits: Literal["newest", "all", "wait"] = "newest",
         adds: str = "",
         **numbers: float,
     ) -> None:
@@ -240,6 +248,7 @@ class SimulatedNode:
             adds: The number by which what waits and what comes are averaged.
             numbers: What goes with the model.
         """
+        self.is_patient = waits == "wait"
         if receivers:
             self.world.send(self, receivers, self.keep(**numbers), waits, adds)
 

@@ -28,6 +28,7 @@ class World(Protocol):
 
     now_s: float
     size: float
+    carried: float
     lines: Lines
     queue: Queue
     operations: Operations
@@ -51,6 +52,10 @@ class OpenRound:
     )
     #: When the last of them had left.
     left_s: dict[NodeId, float] = field(default_factory=dict[NodeId, float])
+    #: When its messages are there, if receivers' lines take them at once.
+    arrives_s: dict[NodeId, list[float]] = field(
+        default_factory=dict[NodeId, list[float]]
+    )
     versions: dict[NodeId, Version] = field(default_factory=dict[NodeId, Version])
     waiting: set[NodeId] = field(default_factory=set[NodeId])
     mixed: int = 0
@@ -108,6 +113,8 @@ class Rounds:
         for receiver, one in zip(receivers, leaving, strict=True):
             world.strip.message(node.id, receiver, now_s, one.arrives_s)
         round.left_s[node.id] = max((one.left_s for one in leaving), default=now_s)
+        round.arrives_s[node.id] = arrives_s = [one.arrives_s for one in leaving]
+        world.carried += sum(at_s - now_s for at_s in arrives_s) * world.size
         round.versions[node.id] = node.keep()
         world.count_messages(len(receivers))
         for receiver in (node.id, *receivers):
@@ -149,6 +156,13 @@ class Rounds:
         if round.mixed == node.nodes:
             del self.open[step], self._planned[step]
 
+    @property
+    def open_bytes_s(self) -> float:
+        """Bytes times seconds that messages of open rounds have yet to travel."""
+        now_s, size = self.world.now_s, self.world.size
+        all_s = (at for one in self.open.values() for at in one.arrives_s.values())
+        return size * sum(max(0.0, at_s - now_s) for some in all_s for at_s in some)
+
     # --- checkpoints --------------------------------------------------------------
 
     def state(self, keep: Any) -> list[dict[str, Any]]:
@@ -160,6 +174,7 @@ class Rounds:
                 "step": step,
                 "begun": {str(n): list(b) for n, b in one.begun.items()},
                 "left_s": {str(n): s for n, s in one.left_s.items()},
+                "arrives_s": {str(n): at for n, at in one.arrives_s.items()},
                 "versions": {str(n): keep(v) for n, v in one.versions.items()},
                 "waiting": sorted(one.waiting),
                 "mixed": one.mixed,
@@ -179,6 +194,8 @@ class Rounds:
                 NodeId(int(n)): (b[0], int(b[1])) for n, b in one["begun"].items()
             }
             round.left_s = {NodeId(int(n)): s for n, s in one["left_s"].items()}
+            known = one.get("arrives_s", {})  # older checkpoints do not say
+            round.arrives_s = {NodeId(int(n)): list(at) for n, at in known.items()}
             round.versions = {
                 NodeId(int(n)): versions[v] for n, v in one["versions"].items()
             }
@@ -196,3 +213,10 @@ def receivers_of(mixing: Mixing) -> list[list[NodeId]]:
         if receiver != sender:
             found[sender].append(NodeId(receiver))
     return found
+
+
+def row_of(mixing: Mixing, position: int) -> dict[NodeId, float]:
+    """Return a row of mixing weights by node, ascending."""
+    senders, weights = mixing.row(position)
+    pairs = zip(senders.tolist(), weights.tolist(), strict=True)
+    return {NodeId(node): weight for node, weight in pairs}

@@ -1,4 +1,6 @@
-"""What a checkpoint keeps of a simulation, and how it goes on from there."""
+"""What is told of a simulation: what a log line shows, and what a checkpoint keeps,
+from which it goes on.
+"""
 
 from __future__ import annotations
 
@@ -19,15 +21,57 @@ from decentral.topology.labels import NodeId
 Keep = Callable[[Version], int]
 
 #: Plain numbers of a simulation, and of a node, that a checkpoint keeps by name.
-_COUNTS = ("updates", "begun", "dropped", "lost", "versions", "communications")
+_COUNTS = (
+    "updates", "begun", "dropped", "lost", "versions", "communications", "carried",
+    "longest_delay", "last_begun", "tail",
+)  # fmt: skip
 _OF_NODE = (
     "numbers", "updates", "begun", "has_gradient", "is_in_flight", "has_stopped", "value",
-    "changes", "changes_at_snapshot", "busy_s", "due_s", "draws",
+    "changes", "changes_at_snapshot", "made_at_snapshot", "is_patient", "is_held",
+    "busy_s", "due_s", "draws",
 )  # fmt: skip
 
 
 class Simulation(World):
     """All nodes of a block at work, with all that is under way kept in checkpoints."""
+
+    @property
+    def open_bytes_s(self) -> float:
+        """Bytes times seconds that messages of open rounds have yet to travel."""
+        return self.rounds.open_bytes_s
+
+    def figures(self) -> dict[str, float]:
+        """Return what a log line shows of the simulation."""
+        now_s = self.now_s
+        training = self.nodes[1:] if self.setup.traits.server else self.nodes
+        counts = [node.updates for node in training]
+        # Of a server the model of the run is its own, whatever clients hold.
+        held = self.nodes[:1] if self.setup.traits.server else self.nodes
+        mean = sum(node.mean_value for node in held) / len(held)
+        busy = sum(node.busy_s - max(0.0, node.due_s - now_s) for node in training)
+        applied = max(1, self.updates - self.updates_before)
+        tail_s, tail_bytes = self.tail
+        return {
+            "simulation/gain": mean * len(training) / max(1, self.updates),
+            "simulation/staleness": self.staleness / applied,
+            "simulation/delay": self.delay / applied,
+            "simulation/delay_max": self.longest_delay,
+            "simulation/idle": 1.0 - busy / (len(training) * now_s) if now_s else 0.0,
+            "simulation/lines": self.line_use,
+            "simulation/in_flight": self.mean_under_way,
+            "simulation/width": self.flight.computed / max(1, self.flight.calls),
+            "simulation/updates_min": min(counts),
+            "simulation/updates_max": max(counts),
+            "simulation/replaced": self.dropped,
+            **({"simulation/lost": self.lost} if self._loses else {}),
+            **(
+                {"simulation/tail_s": tail_s, "simulation/tail_bytes": tail_bytes}
+                if self.updates >= self.last
+                else {}
+            ),
+        }
+
+    # --- checkpoints --------------------------------------------------------------
 
     def state(self) -> tuple[dict[str, Any], dict[NodeId, dict[str, Tensor]]]:
         """Return everything that is under way: plain data, and tensors by node.
@@ -123,7 +167,8 @@ class Simulation(World):
             self.strip.is_over = True
         for node, kept in zip(self.nodes, plain["nodes"], strict=True):
             for name in _OF_NODE:
-                setattr(node, name, kept[name])
+                if name in kept:  # older checkpoints hold fewer
+                    setattr(node, name, kept[name])
             node.mailbox = {int(k): versions[v] for k, v in kept["mailbox"].items()}
             node.offsets = {
                 Part(index, count): offset for index, count, offset in kept["offsets"]

@@ -58,6 +58,8 @@ class Traffic(ABC):
         self.meetings: list[Meeting] = []
         self.meeting: set[NodeId] = set()
         self.dropped = self.lost = self.versions = self.communications = 0
+        #: Bytes times seconds of messages, booked when they leave, to their arrival.
+        self.carried = 0.0
 
     @abstractmethod
     def tell(self, node: SimulatedNode, event: NodeEvent) -> None:
@@ -83,7 +85,8 @@ class Traffic(ABC):
             node: The sender.
             receivers: To whom.
             version: The model.
-            waits: ``newest`` or ``all``: what waits while the line is busy.
+            waits: Whether the ``newest`` model takes the place of what waits while the
+                line is busy.
             adds: The number by which models that wait are joined; empty: they are
                 not.
         """
@@ -97,11 +100,11 @@ class Traffic(ABC):
             self.queue.push(free_s, Moment.LINE, node.id)
         elif adds:
             self._join(waiting[-1][1], version, adds)
-        elif waits == "all":
-            waiting.append(([*receivers], version))
-        else:
+        elif waits == "newest":
             self.dropped += len(waiting[-1][0])
             waiting[-1] = ([*receivers], version)
+        else:
+            waiting.append(([*receivers], version))
 
     def _join(self, waiting: Version, newer: Version, name: str) -> None:
         """Let a model that waits be the mean of itself and a newer one, by a number
@@ -127,6 +130,7 @@ class Traffic(ABC):
         now_s, push, free = self.now_s, self.queue.push, self._free
         leaving = self.lines.leave(now_s, sender, receivers, size)
         for receiver, one in zip(receivers, leaving, strict=True):
+            self.carried += (one.arrives_s - now_s) * size
             if free[receiver]:
                 if not self.strip.is_over:
                     self.strip.message(sender, receiver, now_s, one.arrives_s)
@@ -214,6 +218,7 @@ class Traffic(ABC):
             ends_s = self.now_s + self.lines.pair_s(
                 one.node, one.other, self.size, self.now_s
             )
+            self.carried += (ends_s - self.now_s) * 2 * self.size
             self.strip.message(one.node, one.other, self.now_s, ends_s)
             self.queue.push(ends_s, Moment.TRANSFER, one.node, one)
         self.meetings = left
@@ -225,3 +230,32 @@ class Traffic(ABC):
             self.meeting -= {meeting.node, meeting.other}
         self.tell(self.nodes[meeting.node], event)
         self._begin_meetings()
+
+    # --- what it has come to ------------------------------------------------------
+
+    @property
+    def mean_under_way(self) -> float:
+        """Bytes under way, on average over the time so far."""
+        now_s, later = self.now_s, self.open_bytes_s
+        for time_s, moment, _, _, what in self.queue.heap:
+            if moment == Moment.TRANSFER:
+                later += (time_s - now_s) * 2 * self.size
+            elif moment == Moment.BEGINNING:
+                leaving, version = what
+                later += (leaving.arrives_s - now_s) * self.bytes_of(version)
+            elif isinstance(what, Version):
+                later += (time_s - now_s) * self.bytes_of(what)
+        return (self.carried - later) / now_s if now_s else 0.0
+
+    @property
+    @abstractmethod
+    def open_bytes_s(self) -> float:
+        """Bytes times seconds that messages of open rounds have yet to travel."""
+
+    @property
+    def line_use(self) -> float:
+        """Share of the time so far in which a node's line sends, on average."""
+        now_s, lines = self.now_s, self.lines
+        later_s = sum(max(0.0, free_s - now_s) for free_s in lines.free_s)
+        nodes = len(lines.free_s)
+        return (lines.sent_s - later_s) / (nodes * now_s) if now_s else 0.0

@@ -18,7 +18,6 @@ from decentral.algorithms.node import NodeEvent, Version
 from decentral.errors import RunError
 from decentral.loop.block import Block
 from decentral.loop.setup import Setup
-from decentral.mixing.base import Mixing
 from decentral.network.compute import seconds_of
 from decentral.network.queue import Leaving, Lines, Moment, OwnLine
 from decentral.optim.block_optimizer import Rate
@@ -26,7 +25,7 @@ from decentral.plugins import describe, label_of, wrong
 from decentral.schedules.action import Merge
 from decentral.simulation.flight import Flight
 from decentral.simulation.nodes import SimulatedNode
-from decentral.simulation.rounds import Rounds, receivers_of
+from decentral.simulation.rounds import Rounds, receivers_of, row_of
 from decentral.simulation.traffic import Meeting, Traffic
 from decentral.topology.labels import NodeId
 from decentral.traits import ComputeTraits, traits_of
@@ -64,7 +63,7 @@ class World(Traffic):
         mixing = self.planner.mixer.mixing(0)
         receivers = receivers_of(mixing)
         self.nodes = [
-            SimulatedNode(self, index, _row(mixing, index), receivers[index])
+            SimulatedNode(self, index, row_of(mixing, index), receivers[index])
             for index in range(len(block.hosted))
         ]
         self.rounds = Rounds(self, self.planner)
@@ -74,8 +73,14 @@ class World(Traffic):
         self._steps_rows = self._step
         #: Of each row at its last update.
         self.losses = [0.0] * len(block.hosted)
-        #: Since the last step of the run began: updates, and how stale they were.
-        self.staleness = self.updates_before = 0
+        #: Since the last step of the run began: how stale updates were, counted in
+        #: changes by others and in updates of all; and how many there were before.
+        self.staleness = self.delay = self.updates_before = 0
+        #: Most updates of all between a snapshot and its update, in the whole run.
+        self.longest_delay = 0
+        #: When the last gradient began, and the bytes that were sent by then; what
+        #: came after that, once all has arrived.
+        self.last_begun = self.tail = 0.0, 0
         #: Whether all nodes make as many updates; how many all make together.
         self._alike = setup.runs_in == "neighbours"
         self.last = setup.config.steps * len(self.nodes)
@@ -108,7 +113,7 @@ class World(Traffic):
             self.strip.begin()
         self._wake()
         target = (block.step + 1) * len(self.nodes)
-        self.staleness, self.updates_before = 0, self.updates
+        self.staleness, self.delay, self.updates_before = 0, 0, self.updates
         heap, nodes, happens = self.queue.heap, self.nodes, self._happens
         while heap and (
             self.updates < target or heap[0][0] <= self.now_s or target >= self.last
@@ -117,6 +122,9 @@ class World(Traffic):
             happens[moment](nodes[node], what)
         self.operations.finish()
         block.called.add("gradient")
+        if target >= self.last:
+            begun_s, sent = self.last_begun
+            self.tail = self.now_s - begun_s, block.stats.bytes - sent
         if not self.strip.is_over and (
             self.now_s >= self.strip.until_s or target >= self.last
         ):
@@ -160,6 +168,7 @@ class World(Traffic):
             self._away_s(one) for one in (meeting.node, meeting.other)
         )
         if away_s:
+            self.carried += away_s * 2 * self.size
             self.queue.push(self.now_s + away_s, Moment.TRANSFER, node.id, meeting)
         else:
             self._end_meeting(meeting)
@@ -172,10 +181,15 @@ class World(Traffic):
         self._leave(node.id, receivers, version)
         if node.id in self.waiting:
             self.queue.push(self.lines.free_s[node.id], Moment.LINE, node.id)
+        elif node.is_held:
+            node.is_held = False
+            node.compute()
 
     def _begin_arrival(self, node: SimulatedNode, what: tuple[Leaving, Version]) -> None:
         leaving, version = what
-        arrives_s = self.lines.take(node.id, leaving, self.bytes_of(version))
+        size = self.bytes_of(version)
+        arrives_s = self.lines.take(node.id, leaving, size)
+        self.carried += (arrives_s - leaving.arrives_s) * size
         begins_s = leaving.begins_s - (leaving.arrives_s - leaving.left_s)
         self.strip.message(version.owner, node.id, begins_s, arrives_s)
         self.queue.push(arrives_s, Moment.MESSAGE, node.id, version)
@@ -186,6 +200,8 @@ class World(Traffic):
         if away_s and self._loses:
             self.lost += 1
         elif away_s:
+            if isinstance(what, Version):
+                self.carried += away_s * self.bytes_of(what)
             self.queue.push(self.now_s + away_s, Moment.MESSAGE, node.id, what)
         elif isinstance(what, Version):
             self.tell(node, NodeEvent("message", what.owner, what))
@@ -225,6 +241,9 @@ class World(Traffic):
         assert not node.is_in_flight, "one gradient of a node is in flight at most"
         self.begun += 1
         step, now_s = node.begun, self.now_s
+        if self.begun == self.last:
+            self.last_begun = now_s, self.block.stats.bytes
+        node.made_at_snapshot = self.updates
         position, size = self._batch(step)
         self.flight.begin(node.index, position, size, node.updates, node)
         node.begun = step + 1
@@ -282,6 +301,10 @@ class World(Traffic):
         item = index, node.tensor, scale
         self.operations.add(self._steps_rows, self._pace(node), item, (), node.alone)
         self.losses[index] = self.flight.losses[index]
+        delay = self.updates - node.made_at_snapshot
+        self.delay += delay
+        if delay > self.longest_delay:
+            self.longest_delay = delay
         self.updates += 1
         self.staleness += node.changes - node.changes_at_snapshot
 
@@ -363,29 +386,6 @@ class World(Traffic):
         seed = self.setup.config.seed
         return rng.uniform(seed, f"simulation/{purpose}", node, places).tolist()
 
-    # --- what it has come to ------------------------------------------------------
-
-    def figures(self) -> dict[str, float]:
-        """Return what a log line shows of the simulation."""
-        now_s = self.now_s
-        training = self.nodes[1:] if self.setup.traits.server else self.nodes
-        counts = [node.updates for node in training]
-        # Of a server the model of the run is its own, whatever clients hold.
-        held = self.nodes[:1] if self.setup.traits.server else self.nodes
-        mean = sum(node.mean_value for node in held) / len(held)
-        busy = sum(node.busy_s - max(0.0, node.due_s - now_s) for node in training)
-        applied = max(1, self.updates - self.updates_before)
-        return {
-            "simulation/gain": mean * len(training) / max(1, self.updates),
-            "simulation/staleness": self.staleness / applied,
-            "simulation/idle": 1.0 - busy / (len(training) * now_s) if now_s else 0.0,
-            "simulation/width": self.flight.computed / max(1, self.flight.calls),
-            "simulation/updates_min": min(counts),
-            "simulation/updates_max": max(counts),
-            "simulation/replaced": self.dropped,
-            **({"simulation/lost": self.lost} if self._loses else {}),
-        }
-
 
 def _own_line(setup: Setup) -> OwnLine | None:
     """Return what nodes' lines are like at a moment, where ``compute`` says so."""
@@ -396,10 +396,3 @@ def _own_line(setup: Setup) -> OwnLine | None:
     if line is None or has_lines is None or not has_lines(compute.settings):
         return None
     return lambda node, at_s: line(node, at_s, seed, compute.settings)
-
-
-def _row(mixing: Mixing, position: int) -> dict[NodeId, float]:
-    """Return a row of mixing weights by node, ascending."""
-    senders, weights = mixing.row(position)
-    pairs = zip(senders.tolist(), weights.tolist(), strict=True)
-    return {NodeId(node): weight for node, weight in pairs}

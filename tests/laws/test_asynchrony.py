@@ -45,7 +45,7 @@ SERVED = [n for n in EVENTS if promised(n).server]
 WAYS = [
     *EVENTS, "ad_psgd(overlap=true)", "ad_psgd(lock=true)", "ad_psgd(exchange=in_flight)",
     "gossip_learning(tokens=simple)", "gossip_learning(tokens=generalized)",
-    "gossip_learning(tokens=randomized)", "swift(every=2, send=mixing)",
+    "gossip_learning(tokens=randomized)", "swift(every=2, send=mixing)", "swift(queue=wait)",
     "divshare(fragments=3, receivers=1)", "async_diloco(buffer=2, early=0.5)",
     "dsgd(wait=neighbours)", "dsgd(order=combine_then_adapt, wait=neighbours)",
 ]  # fmt: skip
@@ -660,7 +660,13 @@ def test_the_report_draws_the_first_seconds(tmp_path: Path) -> None:
     assert "12 of 14 nodes are shown." in page
     for kind in ("wide", "narrow"):
         assert f"strip-{kind}" in page
-    for word in ("computing", "message under way", "away"):
+    for word in (
+        "computing",
+        "message under way",
+        "away",
+        "Bytes on their way",
+        "lines send",
+    ):
         assert word in page
     assert "timeline" not in page
     drawn = [one for one in read_run(run.path).events if one["event"] == "timeline"]
@@ -713,6 +719,98 @@ def test_all_that_waits_leaves_in_turn_where_it_is_asked_for(name: str) -> None:
     assert every.figures()["simulation/replaced"] == 0
     assert every.block.stats.messages > newest.block.stats.messages
     assert every.now_s > newest.now_s
+
+
+@pytest.mark.parametrize("name", ["swift", "gossip_learning", "epidemic"])
+def test_a_sender_waits_for_its_line_where_it_is_asked_for(name: str) -> None:
+    """It computes on when its line is free: a cycle is the longer of computing and sending."""
+    simulation = simulated(
+        f"{name}(queue=wait)", steps=30, compute="constant(seconds=20ms)",
+        network="uniform(latency_s=1ms, bandwidth_Bps=2kB/s, up_Bps=1kB/s)",
+    )  # fmt: skip
+    sends = 1 if name == "gossip_learning" else 2
+    ended(simulation)
+    sending_s = sends * simulation.size / 1000
+    assert sending_s > 0.02
+    # The first is computed before anything is sent; the second line is busy at once.
+    assert simulation.last_begun[0] == pytest.approx(0.02 + 28 * sending_s)
+    assert simulation.figures()["simulation/replaced"] == 0
+    assert simulation.figures()["simulation/idle"] > 0.2
+    assert simulation.block.stats.messages == 30 * 5 * sends
+
+
+# --- what a log line shows ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["swift", "swift(queue=all)", "gossip_learning", "ad_psgd", "dsgd(wait=neighbours)"],
+)
+def test_bytes_under_way_are_those_of_all_messages(name: str) -> None:
+    """On average over the time so far, of every message from when it leaves until it is there."""
+    network = "uniform(latency_s=40ms, bandwidth_Bps=9kB/s, up_Bps=4kB/s)"
+    simulation = simulated(name, network=network, steps=20)
+    ways: list[tuple[float, float]] = []
+
+    def noted(sender: int, receiver: int, begin_s: float, end_s: float) -> None:
+        ways.extend([(begin_s, end_s)] * (2 if name == "ad_psgd" else 1))
+
+    simulation.strip.message = noted  # type: ignore[method-assign]
+    while not simulation.block.is_over:
+        simulation.advance()
+        simulation.strip.is_over = False
+        now_s = simulation.now_s
+        travelled = sum(min(end_s, now_s) - begin_s for begin_s, end_s in ways)
+        found = simulation.figures()["simulation/in_flight"]
+        assert found == pytest.approx(travelled * simulation.size / now_s, rel=1e-9)
+    assert len(ways) == simulation.block.stats.messages
+    assert found > simulation.size
+
+
+def test_what_a_receivers_line_holds_up_is_under_way() -> None:
+    simulation = simulated(
+        "swift", network="uniform(latency_s=1ns, bandwidth_Bps=1TB/s, down_Bps=1kB/s)",
+        compute="constant(seconds=100ms)", nodes=2, steps=2,
+    )  # fmt: skip
+    ended(simulation)
+    # Two messages of each node, one at a time over a line.
+    assert simulation.carried == pytest.approx(4 * simulation.size**2 / 1000, rel=1e-6)
+
+
+def test_lines_send_as_long_as_their_bytes_take() -> None:
+    simulation = simulated(
+        "swift", network="uniform(latency_s=1s, bandwidth_Bps=1MB/s, up_Bps=10kB/s)",
+        compute="constant(seconds=20ms)", steps=50,
+    )  # fmt: skip
+    for _ in range(41):
+        simulation.advance()
+    # Two neighbours; the last messages have just begun to leave.
+    share = 2 * simulation.size / 10_000 / 0.02
+    found = simulation.figures()["simulation/lines"]
+    assert found == pytest.approx(share * 40 / 41, rel=1e-9)
+
+
+def test_updates_of_all_meanwhile_are_one_of_each_at_equal_speed() -> None:
+    simulation = simulated("swift", **EQUAL)
+    for _ in range(4):
+        simulation.advance()
+    figures = simulation.figures()
+    assert figures["simulation/delay"] == figures["simulation/delay_max"] == 4
+    assert figures["simulation/staleness"] == 0  # nobody's model but by its own mixing
+
+
+def test_the_tail_is_what_comes_after_the_last_gradient_began() -> None:
+    simulation = simulated(
+        "swift", network="uniform(latency_s=7ms, bandwidth_Bps=1GB/s)", steps=10,
+        compute="constant(seconds=20ms)",
+    )  # fmt: skip
+    for _ in range(9):
+        simulation.advance()
+        assert "simulation/tail_s" not in simulation.figures()
+    ended(simulation)
+    figures = simulation.figures()
+    assert figures["simulation/tail_s"] == pytest.approx(0.027, abs=1e-6)
+    assert figures["simulation/tail_bytes"] == 5 * 2 * simulation.size
 
 
 # --- refused before anything runs -----------------------------------------------------------------
