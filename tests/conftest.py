@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache, cached_property
 from importlib.util import find_spec
 from pathlib import Path
@@ -243,21 +243,33 @@ def _users_modules() -> set[str]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _blank_drawings() -> Iterator[pytest.MonkeyPatch]:
-    """Leave figures blank on pages, save where a file asks for ``rendered``.
+def _blank_pages() -> Iterator[Callable[..., Any]]:
+    """Leave pages of runs without figures, save where a file asks for ``drawn`` or ``rendered``.
 
-    Figures are made by every run, and their drawings counted; what matplotlib does then takes more
-    time than all the rest of a tiny run.
+    Every run writes one, and what matplotlib does for it takes more time than all the rest of a
+    tiny run. The figures of other pages are made, and left blank.
     """
-    from decentral.report import figures
+    from decentral.report import figures, run
 
+    made = run._figures
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(figures, "to_svg", lambda figure: '<svg viewBox="0 0 1 1"></svg>')
-        yield patch
+        patch.setattr(run, "_figures", lambda run, facts: iter(()))
+        yield made
 
 
 @pytest.fixture(scope="module")
-def rendered(_blank_drawings: pytest.MonkeyPatch) -> Iterator[None]:
+def drawn(_blank_pages: Callable[..., Any]) -> Iterator[None]:
+    """Make the figures of runs, and leave them blank: for files whose tests count them."""
+    from decentral.report import run
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "_figures", _blank_pages)
+        yield
+
+
+@pytest.fixture(scope="module")
+def rendered(drawn: None) -> Iterator[None]:
     """Render the figures of pages: for files whose tests look at them."""
     from decentral.report import figures
     from decentral.report.figures.canvas import to_svg

@@ -245,6 +245,7 @@ def test_a_claim_that_cannot_be_run_does_not_stop_the_others(
     assert "the mark is there" in (tmp_path / "out" / "claims.html").read_text()
 
 
+@pytest.mark.slow
 def test_seeds_at_a_time_give_what_they_give_one_after_the_other(
     shaky: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -17,6 +17,8 @@ from test_golden_members import classes, squares
 import decentral
 from decentral import Task
 
+pytestmark = pytest.mark.usefixtures("drawn")
+
 SETTINGS: dict[str, Any] = {
     "nodes": 5, "steps": 16, "local_steps": 2, "dtype": "float64", "mixing": "ordered",
     "replicas": "vmap", "threads": 1, "seed": 5, "init": "independent", "batch": 12,

@@ -253,6 +253,7 @@ def test_rows_of_adapters_are_the_same_together_and_one_by_one(tmp_path: Path) -
         torch.testing.assert_close(other[name], value, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_adapters_load_by_peft_and_merged_by_transformers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -273,6 +274,7 @@ def test_adapters_load_by_peft_and_merged_by_transformers(
     assert not (tmp_path / "out" / "model.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_adapters_go_on_with_their_own_base_only(tmp_path: Path) -> None:
     run = adapted(tmp_path, checkpoint_every=2)
     moved = tmp_path / "base"
@@ -355,6 +357,7 @@ def test_products_of_adapters_are_approximated_best(rank: int) -> None:
     torch.testing.assert_close(views["rest"][0], layout.views(rows)["rest"].mean(0))
 
 
+@pytest.mark.slow
 def test_every_adapter_is_exported_and_the_mean_of_their_products(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -378,6 +381,7 @@ def test_every_adapter_is_exported_and_the_mean_of_their_products(
         assert (loaded(tokens()).logits - factors).abs().max() > 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["masked", "classifier"])
 @pytest.mark.parametrize("name", ["hf", "lora"])
 def test_encoders_learn_from_tasks_of_ones_own(

@@ -17,6 +17,8 @@ from decentral.registry import find, read
 from decentral.sweeps import read_sweep
 from decentral.traits import TaskTraits, traits_of
 
+pytestmark = pytest.mark.usefixtures("drawn")
+
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 LARGE = {
     "cifar10_resnet18": {"model.width": 4, "batch": 4, "calibration_samples": 16},
