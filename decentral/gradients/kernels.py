@@ -1,17 +1,14 @@
-"""How one layer is computed, and differentiated, for all rows together; and the
-loss behind the last one.
-"""
+"""How one layer is computed, and differentiated, for all rows together."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import vmap
 from torch.nn import functional as F
 
 from decentral.layout import Layout
@@ -333,56 +330,3 @@ _OPS: dict[type[nn.Module], Callable[[str, Any], Op | None]] = {
     **dict.fromkeys((nn.Identity, nn.ReLU, nn.LeakyReLU, nn.ELU, nn.SiLU), _elementwise),
     **dict.fromkeys((nn.Tanh, nn.Sigmoid, nn.GELU, nn.Softplus), _elementwise),
 }
-
-
-# --- the loss of every row --------------------------------------------------------
-
-#: (outputs [n, B, ...], targets [n, B, ...]) -> (losses [n], d losses / d outputs)
-Differentiated = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-
-#: The target that cross-entropy leaves out.
-_IGNORED = -100
-
-
-def differentiate(loss: Callable[[Tensor, Tensor], Tensor]) -> Differentiated:
-    """Return the losses of all rows together with their gradients.
-
-    ``torch.nn.functional.cross_entropy`` on classes has a kernel of its own; any
-    other loss that averages over a batch goes through vmap and autograd.
-    """
-    mapped = vmap(cast(Any, loss))
-
-    def by_autograd(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        leaf = outputs.detach().requires_grad_()
-        with torch.enable_grad():
-            losses: Tensor = mapped(leaf, targets)
-            (grad,) = torch.autograd.grad(losses.sum(), leaf)
-        return losses.detach(), grad
-
-    def either(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        # Of other shapes, such as sequences or soft targets, the kernel knows
-        # nothing.
-        classes = (
-            outputs.dim() == 3 and targets.dim() == 2 and not targets.is_floating_point()
-        )
-        return (softmax_entropy if classes else by_autograd)(outputs, targets)
-
-    return either if loss is F.cross_entropy else by_autograd
-
-
-def softmax_entropy(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Return cross-entropies [n] of outputs [n, B, C] and classes [n, B], and
-    gradients.
-    """
-    # As torch does: ignored targets count neither in the sum nor in the mean.
-    kept = (targets != _IGNORED).to(outputs.dtype)
-    share = (kept / kept.sum(1, keepdim=True)).unsqueeze(2)
-    place = targets.clamp_min(0).unsqueeze(2)
-    # Less the maximum, so that no exponential overflows.
-    shifted = outputs - outputs.amax(2, keepdim=True)
-    right = shifted.gather(2, place)
-    grad = shifted.exp_()
-    total = grad.sum(2, keepdim=True)
-    losses = ((total.log() - right) * share).sum((1, 2))
-    grad.div_(total).scatter_add_(2, place, torch.full_like(right, -1.0))
-    return losses, grad.mul_(share)
