@@ -20,27 +20,8 @@ Pull = Callable[[Tensor, Views], Tensor | None]
 #: One native layer: (x [n, B, ...], parameters and buffers [n, ...]) -> y [n, B,
 #: ...].
 Op = Callable[[Tensor, Views], Tensor]
-
-
-class Residual(nn.Module):
-    """y = body(x) + shortcut(x); the shortcut passes x through unless one is given.
-
-    >>> import torch
-    >>> Residual(nn.Sequential(nn.ReLU()))(torch.tensor([-1.0, 2.0]))
-    tensor([-1.,  4.])
-    """
-
-    def __init__(
-        self, body: nn.Sequential, shortcut: nn.Sequential | None = None
-    ) -> None:
-        """Add what ``shortcut`` makes of x to what ``body`` makes of it."""
-        super().__init__()
-        self.body = body
-        self.shortcut = nn.Sequential() if shortcut is None else shortcut
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return body(x) + shortcut(x)."""
-        return self.body(x) + self.shortcut(x)
+#: From a module and its name to what computes it, None where that cannot be.
+Maker = Callable[[str, Any], Op | None]
 
 
 class Dense:
@@ -92,6 +73,8 @@ class Native:
         """Begin with no layer; ``deep`` says that something before it learns."""
         self.ops: list[Op] = []
         self.names: list[str] = []
+        #: Further names of parameters that a module uses twice, and the one they have.
+        self.ties: dict[str, str] = {}
         self.deep = deep
 
     def __call__(self, values: Views, x: Tensor, tape: list[Pull] | None) -> Tensor:
@@ -116,6 +99,8 @@ class Native:
         return y.detach()
 
     def _run(self, values: Views, x: Tensor) -> Tensor:
+        if self.ties:
+            values = values | {tied: values[name] for tied, name in self.ties.items()}
         for op in self.ops:
             x = op(x, values)
         return x
@@ -148,14 +133,13 @@ def kernels_of(model: nn.Module, layout: Layout) -> list[Kernel] | None:
         if type(module) is nn.Linear:
             kernels.append(Dense(_names(name, module), deep))
             continue
-        maker = _OPS.get(type(module))
-        op = maker(name, module) if maker else None
-        if op is None:
+        if (op := op_of(name, module)) is None:
             return None
         if not isinstance(last, Native):
             kernels.append(last := Native(deep))
         last.ops.append(op)
         last.names += _names(name, module)
+        last.ties |= _ties(name, module)
     # Hooks run when a module is called, and kernels call none.
     return None if any(map(_has_hooks, model.modules())) else kernels
 
@@ -167,7 +151,7 @@ def _leaves(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
     # named_children() skips repetitions
     children: dict[str, nn.Module] = vars(module)["_modules"]
     for key, child in children.items():
-        yield from _leaves(child, _join(name, key))
+        yield from _leaves(child, join(name, key))
 
 
 def _has_hooks(module: nn.Module) -> bool:
@@ -181,12 +165,39 @@ def _has_hooks(module: nn.Module) -> bool:
     return "forward" in state or any(state[name] for name in hooks)
 
 
-def _join(name: str, key: str) -> str:
+def join(name: str, key: str) -> str:
+    """Return what a part of a module is called."""
     return f"{name}.{key}" if name else key
 
 
 def _names(name: str, module: nn.Module) -> list[str]:
-    return [_join(name, key) for key, _ in module.named_parameters()]
+    return [join(name, key) for key, _ in module.named_parameters()]
+
+
+def _ties(name: str, module: nn.Module) -> dict[str, str]:
+    """Return the further names of parameters that have several, and their first."""
+    first = {id(p): key for key, p in module.named_parameters()}
+    every = module.named_parameters(remove_duplicate=False)
+    pairs = ((key, first[id(p)]) for key, p in every)
+    return {join(name, key): join(name, own) for key, own in pairs if key != own}
+
+
+def op_of(name: str, module: nn.Module) -> Op | None:
+    """Return what computes a module for all rows, None where it is not known."""
+    maker = _OPS.get(type(module))
+    return maker(name, module) if maker else None
+
+
+def stacks(kind: type[nn.Module]) -> Callable[[Maker], Maker]:
+    """Register how modules of a type, and not of those derived from it, are computed
+    for all rows; it stands beside the module.
+    """
+
+    def register(maker: Maker) -> Maker:
+        _OPS[kind] = maker
+        return maker
+
+    return register
 
 
 def _fold(x: Tensor) -> Tensor:
@@ -215,7 +226,7 @@ def _affine(name: str, values: Views) -> tuple[Tensor | None, Tensor | None]:
     """Return weight [n C, ...] and bias [n C] of a folded layer, None where it has
     none.
     """
-    weight, bias = values.get(_join(name, "weight")), values.get(_join(name, "bias"))
+    weight, bias = values.get(join(name, "weight")), values.get(join(name, "bias"))
     return (
         None if weight is None else weight.flatten(0, 1),
         None if bias is None else bias.flatten(0, 1),
@@ -272,8 +283,8 @@ def _group_norm(name: str, module: Any) -> Op:
 def _batch_norm(name: str, module: Any) -> Op | None:
     if module.momentum is None or not module.track_running_stats:
         return None
-    stats = _join(name, "running_mean"), _join(name, "running_var")
-    count = _join(name, "num_batches_tracked")
+    stats = join(name, "running_mean"), join(name, "running_var")
+    count = join(name, "num_batches_tracked")
 
     def op(x: Tensor, values: Views) -> Tensor:
         # torch updates the flat copies; ``copy_`` below takes them back into the
@@ -290,24 +301,13 @@ def _batch_norm(name: str, module: Any) -> Op | None:
     return op
 
 
-def _residual(name: str, module: Any) -> Op | None:
-    body, shortcut = (
-        _chain(_join(name, key), getattr(module, key)) for key in ("body", "shortcut")
-    )
-    if body is None or shortcut is None:
-        return None
-    return lambda x, values: body(x, values) + shortcut(x, values)
-
-
-def _chain(name: str, module: nn.Module) -> Op | None:
+def chain(name: str, module: nn.Module) -> Op | None:
     """Return the layers of a sequence as one, or None if a part of it is not known
     here.
     """
     ops: list[Op] = []
     for prefix, leaf in _leaves(module, name):
-        maker = _OPS.get(type(leaf))
-        op = maker(prefix, leaf) if maker else None
-        if op is None:
+        if (op := op_of(prefix, leaf)) is None:
             return None
         ops.append(op)
 
@@ -319,10 +319,9 @@ def _chain(name: str, module: nn.Module) -> Op | None:
     return run
 
 
-_OPS: dict[type[nn.Module], Callable[[str, Any], Op | None]] = {
+_OPS: dict[type[nn.Module], Maker] = {
     nn.Flatten: _flatten,
     nn.GroupNorm: _group_norm,
-    Residual: _residual,
     **dict.fromkeys((nn.Conv1d, nn.Conv2d, nn.Conv3d), _convolution),
     **dict.fromkeys((nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d), _batch_norm),
     **dict.fromkeys((nn.MaxPool1d, nn.MaxPool2d, nn.AvgPool1d, nn.AvgPool2d), _pool),

@@ -6,16 +6,47 @@ from __future__ import annotations
 
 from itertools import pairwise
 from math import prod
-from typing import Literal
+from typing import Any, Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from decentral.errors import ConfigError
-from decentral.gradients.kernels import Residual
+from decentral.gradients.kernels import Op, chain, join, stacks
 from decentral.registry import Count, plugin
 from decentral.tasks.models.base import check_images
 
 Norm = Literal["none", "batch", "group"]
+
+
+class Residual(nn.Module):
+    """y = body(x) + shortcut(x); the shortcut passes x through unless one is given.
+
+    >>> import torch
+    >>> Residual(nn.Sequential(nn.ReLU()))(torch.tensor([-1.0, 2.0]))
+    tensor([-1.,  4.])
+    """
+
+    def __init__(
+        self, body: nn.Sequential, shortcut: nn.Sequential | None = None
+    ) -> None:
+        """Add what ``shortcut`` makes of x to what ``body`` makes of it."""
+        super().__init__()
+        self.body = body
+        self.shortcut = nn.Sequential() if shortcut is None else shortcut
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return body(x) + shortcut(x)."""
+        return self.body(x) + self.shortcut(x)
+
+
+@stacks(Residual)
+def _stack_residual(name: str, module: Any) -> Op | None:
+    body, shortcut = (
+        chain(join(name, key), getattr(module, key)) for key in ("body", "shortcut")
+    )
+    if body is None or shortcut is None:
+        return None
+    return lambda x, values: body(x, values) + shortcut(x, values)
 
 
 def normalisation(kind: Norm, channels: int, groups: int = 1) -> list[nn.Module]:
