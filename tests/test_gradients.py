@@ -28,7 +28,9 @@ from decentral.gradients import (
 )
 from decentral.gradients.base import ROWS, count_saved_numbers, rows_at_once
 from decentral.layout import Layout
+from decentral.tasks.models.transformer import gpt, vit
 from decentral.tasks.models.vision import cnn, mlp, resnet20
+from decentral.tasks.text import next_token
 
 NODES, BATCH, SHAPE, CLASSES = 16, 8, (1, 8, 8), 10
 
@@ -110,6 +112,7 @@ LAYERED: dict[str, Callable[[], nn.Module]] = {
     "resnet, batch norm": lambda: resnet20(SHAPE, CLASSES, width=2),
     "resnet, group norm": lambda: resnet20(SHAPE, CLASSES, width=2, norm="group"),
     "varied": varied,
+    "vit": lambda: vit(SHAPE, CLASSES, layers=1, width=8, heads=2),
 }
 OTHERS: dict[str, Callable[[], nn.Module]] = {
     "attention": Attention,
@@ -349,6 +352,102 @@ def test_cross_entropy_with_probabilities_and_with_large_outputs() -> None:
         expected = case.of(case.gradient("loop"))
         for theirs, ours in zip(expected, case.of(case.gradient("layers")), strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+
+
+# --- transformers ---------------------------------------------------------------------------------
+
+
+GPTS: dict[str, dict[str, Any]] = {
+    "rms": {},
+    "layer": {"norm": "layer", "activation": "gelu"},
+    "tied": {"tied": True},
+}
+
+
+class Tokens:
+    """Rows of one language model, all different, and a batch of tokens.
+
+    Of 4 x 8 tokens, so that each row fills whole vectors in all activations: torch takes
+    what is left over by other functions than the rest.
+    """
+
+    def __init__(self, dtype: torch.dtype, **how: Any) -> None:
+        torch.manual_seed(0)
+        self.model = gpt((8,), 11, layers=2, width=8, heads=2, **how).to(dtype)
+        self.layout = Layout.of(self.model)
+        self.rows = torch.zeros(5, self.layout.width, dtype=dtype)
+        for row in self.rows:
+            self.layout.pack(self.model, row)
+        for view in self.layout.views(self.rows).values():
+            view += 0.1 * torch.randn_like(view)
+        tokens, after = torch.randint(0, 11, (2, 5, 4, 8))
+        self.batch = Batch(tokens, after, torch.zeros(5, 4, dtype=torch.int64))
+
+    def layers(self, at_once: int = ROWS) -> LayerGradient:
+        kernels = kernels_of(self.model, self.layout)
+        assert kernels
+        return LayerGradient(kernels, self.layout, next_token, at_once)
+
+    def of(self, gradient: Gradient) -> tuple[Tensor, Tensor]:
+        out = torch.zeros_like(self.rows)
+        return out, gradient(self.rows, {}, self.batch, out)
+
+
+@pytest.mark.parametrize("how", GPTS)
+def test_a_gpt_has_the_gradients_of_one_row_at_a_time(how: str) -> None:
+    case = Tokens(torch.float64, **GPTS[how])
+    expected = case.of(LoopGradient(case.model, case.layout, next_token))
+    for theirs, ours in zip(expected, case.of(case.layers()), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("how", GPTS)
+def test_a_row_of_a_gpt_has_the_same_bits_in_a_block_of_any_size(how: str) -> None:
+    case = Tokens(torch.float64, **GPTS[how])
+    whole = case.of(case.layers())
+    for at_once in (1, 2):
+        parts = case.of(case.layers(at_once))
+        assert all(torch.equal(a, b) for a, b in zip(whole, parts, strict=True))
+
+
+def test_a_gpt_is_evaluated_together_as_one_row_at_a_time() -> None:
+    case = Tokens(torch.float64)
+    for own, tokens in ((False, case.batch.inputs[0]), (True, case.batch.inputs)):
+        pair = (make_stacked_forward, make_looped_forward)
+        ours, theirs = (
+            make(case.model, case.layout, own)(case.rows, {}, tokens) for make in pair
+        )
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("token", [-1, 11])
+def test_a_token_that_a_row_has_not_is_not_taken_from_another_row(token: int) -> None:
+    case = Tokens(torch.float32)
+    case.batch.inputs[0, 0, 0] = token
+    with pytest.raises(IndexError, match="out of range"):
+        case.of(case.layers())
+
+
+def test_layers_that_are_one_and_the_same_add_up_their_gradients() -> None:
+    case = Tokens(torch.float64)
+    parts: Any = case.model
+    parts.layers[1] = parts.layers[0]
+    case.layout = Layout.of(case.model)
+    case.rows = case.rows[:, : case.layout.width].contiguous()
+    expected = case.of(LoopGradient(case.model, case.layout, next_token))
+    torch.testing.assert_close(case.of(case.layers())[0], expected[0])
+
+
+def test_a_part_that_somebody_put_into_a_gpt_leaves_it_to_vmap() -> None:
+    class Other(nn.Linear):
+        def forward(self, input: Tensor) -> Tensor:
+            return 2 * super().forward(input)
+
+    for put in (Other(8, 8, bias=False), nn.Bilinear(8, 8, 8)):
+        case = Tokens(torch.float32)
+        parts: Any = case.model
+        parts.layers[1].self_attn.q_proj = put
+        assert kernels_of(case.model, Layout.of(case.model)) is None
 
 
 # --- which way ------------------------------------------------------------------------------------

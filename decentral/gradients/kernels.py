@@ -271,6 +271,59 @@ def _convolution(name: str, module: Any) -> Op | None:
     return op
 
 
+def _linear(name: str, module: Any) -> Op:
+    weight, bias = join(name, "weight"), join(name, "bias")
+
+    def op(x: Tensor, values: Views) -> Tensor:
+        inputs, across = x.flatten(1, -2), values[weight].transpose(1, 2)
+        if bias in values:
+            y = torch.baddbmm(values[bias].unsqueeze(1), inputs, across)
+        else:
+            y = torch.bmm(inputs, across)
+        return y.view(*x.shape[:-1], -1)
+
+    return op
+
+
+def _embedding(name: str, module: Any) -> Op | None:
+    plain = (
+        module.padding_idx,
+        module.max_norm,
+        module.scale_grad_by_freq,
+        module.sparse,
+    )
+    if plain != (None, None, False, False):
+        return None
+
+    def op(x: Tensor, values: Views) -> Tensor:
+        weight = values[join(name, "weight")]
+        n, count = weight.shape[:2]
+        low, high = x.aminmax()
+        # Another row's would be taken for one that is not there.
+        if low < 0 or high >= count:
+            raise IndexError(f"index out of range: {low} to {high} of {count}")
+        first = torch.arange(n, device=x.device) * count
+        places = x + first.view(n, *[1] * (x.dim() - 1))
+        return F.embedding(places, weight.flatten(0, 1))
+
+    return op
+
+
+def _last_norm(name: str, module: Any) -> Op:
+    """Normalise over the last dimensions, and only then scale each row by its own."""
+    scale, shift = join(name, "weight"), join(name, "bias")
+    eps, shape = module.eps, list(module.normalized_shape)
+
+    def op(x: Tensor, values: Views) -> Tensor:
+        one = [x.shape[0], *[1] * (x.dim() - len(shape) - 1), *shape]
+        rms = type(module) is nn.RMSNorm
+        y = F.rms_norm(x, shape, None, eps) if rms else F.layer_norm(x, shape, eps=eps)
+        y = y * values[scale].view(one) if scale in values else y
+        return y + values[shift].view(one) if shift in values else y
+
+    return op
+
+
 def _group_norm(name: str, module: Any) -> Op:
     def op(x: Tensor, values: Views) -> Tensor:
         groups = x.shape[0] * module.num_groups
@@ -321,6 +374,10 @@ def chain(name: str, module: nn.Module) -> Op | None:
 
 _OPS: dict[type[nn.Module], Maker] = {
     nn.Flatten: _flatten,
+    nn.Linear: _linear,
+    nn.Embedding: _embedding,
+    nn.LayerNorm: _last_norm,
+    nn.RMSNorm: _last_norm,
     nn.GroupNorm: _group_norm,
     **dict.fromkeys((nn.Conv1d, nn.Conv2d, nn.Conv3d), _convolution),
     **dict.fromkeys((nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d), _batch_norm),

@@ -1,14 +1,17 @@
-"""Transformers: what they share, a language model and a vision transformer."""
+"""Transformers: what they share, a language model and a vision transformer; and how
+each of their parts is computed for all rows at once.
+"""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from decentral.errors import ConfigError
+from decentral.gradients.kernels import Op, Views, join, op_of, stacks
 from decentral.registry import Count, plugin
 from decentral.tasks.models.base import check_heads, check_images
 
@@ -242,3 +245,126 @@ def vit(
         Layer(width, heads, nn.LayerNorm, Plain, causal=False) for _ in range(layers)
     ]
     return ViT(stack, channels, patch, height * breadth // patch**2, outputs)
+
+
+# --- all rows at once -------------------------------------------------------------
+#
+# The same, for x [n, B, ...] and parameters [n, ...]: a part that somebody has put
+# in another's place is looked up by what it is, and what is not known is left to vmap.
+
+
+def _parts(name: str, module: nn.Module, *parts: str) -> list[Op] | None:
+    """Return what computes some parts of a module, None where one is not known."""
+    found = [op_of(join(name, part), module.get_submodule(part)) for part in parts]
+    known = [op for op in found if op is not None]
+    return known if len(known) == len(found) else None
+
+
+@stacks(Attention)
+def _stack_attention(name: str, module: Any) -> Op | None:
+    parts = _parts(name, module, "q_proj", "k_proj", "v_proj", "o_proj")
+    if parts is None:
+        return None
+    *project, out = parts
+
+    def op(x: Tensor, values: Views) -> Tensor:
+        # Rows side by side are a longer batch: nobody looks at another sample.
+        q, k, v = (part(x, values).flatten(0, 1) for part in project)
+        seen = attend(q, k, v, module.heads, module.causal)
+        return out(seen.unflatten(0, x.shape[:2]), values)
+
+    return op
+
+
+@stacks(Gated)
+def _stack_gated(name: str, module: Any) -> Op | None:
+    parts = _parts(name, module, "gate_proj", "up_proj", "down_proj")
+    if parts is None:
+        return None
+    gate, up, down = parts
+    return lambda x, values: down(F.silu(gate(x, values)) * up(x, values), values)
+
+
+@stacks(Plain)
+def _stack_plain(name: str, module: Any) -> Op | None:
+    parts = _parts(name, module, "up_proj", "down_proj")
+    if parts is None:
+        return None
+    up, down = parts
+    return lambda x, values: down(F.gelu(up(x, values)), values)
+
+
+@stacks(Layer)
+def _stack_layer(name: str, module: Any) -> Op | None:
+    before, after = "input_layernorm", "post_attention_layernorm"
+    parts = _parts(name, module, before, "self_attn", after, "mlp")
+    if parts is None:
+        return None
+    first, look, second, mlp = parts
+
+    def op(x: Tensor, values: Views) -> Tensor:
+        x = x + look(first(x, values), values)
+        return x + mlp(second(x, values), values)
+
+    return op
+
+
+@stacks(GPT)
+def _stack_gpt(name: str, module: Any) -> Op | None:
+    stack = [f"layers.{place}" for place in range(len(module.layers))]
+    embeddings = "embed_tokens", "embed_positions"
+    parts = _parts(name, module, *embeddings, *stack, "norm", "lm_head")
+    if parts is None:
+        return None
+    tokens_at, positions_at, *rest = parts
+
+    def op(x: Tensor, values: Views) -> Tensor:
+        places = torch.arange(x.shape[-1], device=x.device).expand(x.shape[0], -1)
+        y = tokens_at(x, values) + positions_at(places, values).unsqueeze(1)
+        for part in rest:
+            y = part(y, values)
+        return y
+
+    return op
+
+
+@stacks(ViT)
+def _stack_vit(name: str, module: Any) -> Op | None:
+    stack = [f"layers.{place}" for place in range(len(module.layers))]
+    parts = _parts(name, module, *stack, "norm", "lm_head")
+    embed = _patches(join(name, "embed_patches"), module.embed_patches)
+    if parts is None or embed is None:
+        return None
+    *layers, norm, head = parts
+
+    def op(x: Tensor, values: Views) -> Tensor:
+        y = embed(x, values) + values[join(name, "embed_positions")].unsqueeze(1)
+        for layer in layers:
+            y = layer(y, values)
+        return head(norm(y, values).mean(-2), values)
+
+    return op
+
+
+def _patches(name: str, module: Any) -> Op | None:
+    """Return the convolution of patches side by side, [n, B, patches, D], as a product:
+    of a grouped one, bits depend on how many rows there are.
+    """
+    if type(module) is not nn.Conv2d or module.bias is None:
+        return None
+    size = module.kernel_size
+    found = module.stride, module.padding, module.dilation, module.groups
+    if found != (size, (0, 0), (1, 1), 1) or module.padding_mode != "zeros":
+        return None
+
+    def op(x: Tensor, values: Views) -> Tensor:
+        tall, wide = size
+        cut = x.unflatten(-1, (-1, wide)).unflatten(-3, (-1, tall))
+        # [n, B, C, down, tall, across, wide] -> [n, B, down across, C tall wide]
+        cut = cut.movedim((-4, -2), (2, 3)).flatten(2, 3).flatten(3)
+        weight = values[join(name, "weight")].flatten(2)
+        bias = values[join(name, "bias")].unsqueeze(1)
+        y = torch.baddbmm(bias, cut.flatten(1, 2), weight.transpose(1, 2))
+        return y.unflatten(1, cut.shape[1:3])
+
+    return op
