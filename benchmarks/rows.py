@@ -2,9 +2,9 @@
 
     python benchmarks/rows.py [--threads 2] [--compiled]
 
-"floor" is the same floating-point operations at the rate of a product of two 512 x 512 matrices,
-"hot" the same batched products alone, with weights that stay in the second-level cache, "roof" the
-operations at the best rate that the processor shows: the larger of those that MKL and oneDNN reach.
+"hot" are the products of the same gradient alone, on weights of a few rows that stay in the cache;
+"floor" its operations at the rate of MKL for 512 x 512 matrices, "roof" at the better of MKL's
+and oneDNN's. In both tables they are of what computes all rows together.
 The second table is of larger models, in time of the CPU, and says what ``replicas: auto`` takes.
 ``--compiled`` adds all rows by vmap as one program of torch.compile, which takes minutes to make.
 """
@@ -13,15 +13,20 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
+from math import inf
 from typing import Any
 
-from common import BATCH, MODELS, Rows, best, model_of, table, threads
+from common import MODELS, Rows, best, model_of, table, threads
 
 # isort: split
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.functional import linear as linear_of
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
 
 from decentral.gradients import (
     Batch,
@@ -32,6 +37,7 @@ from decentral.gradients import (
     choose,
     kernels_of,
 )
+from decentral.gradients.autograd import plain_attention
 from decentral.gradients.base import count_saved_numbers, rows_at_once
 from decentral.layout import Layout
 from decentral.registry import build
@@ -58,48 +64,64 @@ COMPILED = FLAG in sys.argv
 TRIES = 3
 
 
-def floor_s(model: nn.Module, nodes: int) -> float:
-    """Return the floor of a perceptron; the first layer needs no gradient of its input."""
-    square = torch.randn(512, 512)
-    return cubes(model, nodes) * best(lambda: square @ square)
+#: Rows whose products are timed by themselves: 0.4 MB of weights for the perceptron.
+HOT = 4
+#: What counts as a product: of matrices, of a convolution, of attention.
+PRODUCTS = (
+    "mm", "addmm", "bmm", "baddbmm", "convolution", "convolution_backward",
+    "_scaled_dot_product_flash_attention_for_cpu",
+    "_scaled_dot_product_flash_attention_for_cpu_backward",
+)  # fmt: skip
 
 
-def cubes(model: nn.Module, nodes: int) -> float:
-    """Return the operations of a gradient, in those of a product of 512 x 512 matrices."""
-    linear = [m.weight.numel() for m in model.modules() if isinstance(m, nn.Linear)]
-    return 2 * nodes * BATCH * (3 * sum(linear) - linear[0]) / (2 * 512**3)
+class Products(TorchDispatchMode):
+    """Notes the products that are computed under it, to do them again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[Callable[[], object]] = []
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        again = partial(func, *args, **(kwargs or {}))
+        if func.overloadpacket.__name__ in PRODUCTS:
+            self.found.append(again)
+        return again()
 
 
-def roof_s(model: nn.Module, nodes: int) -> float:
-    """Return the same at the better rate of the two libraries that torch has for products."""
+def hot_s(gradient: Gradient, layout: Layout, batch: Batch, model: nn.Module) -> float:
+    """Return the CPU time of the products of a gradient and of nothing else, on few rows."""
+    nodes = len(batch.inputs)
+    few = Batch(batch.inputs[:HOT], batch.targets[:HOT], batch.keys[:HOT])
+    with Products() as products:
+        gradient(*_block(model, layout, HOT)[:2], few, torch.zeros(HOT, layout.width))
+
+    def every() -> None:
+        with torch.no_grad():
+            for product in products.found:
+                product()
+
+    return best(every, clock=time.process_time) * nodes / HOT
+
+
+def operations(model: nn.Module, layout: Layout, loss: Any, batch: Batch) -> float:
+    """Return the floating-point operations of a gradient's products, attention as if nothing
+    in it were masked."""
+    one = Batch(batch.inputs[:1], batch.targets[:1], batch.keys[:1])
+    rows, integers = _block(model, layout, 1)
+    with FlopCounterMode(display=False) as counter, plain_attention():
+        LoopGradient(model, layout, loss)(rows, integers, one, torch.zeros_like(rows))
+    return float(counter.get_total_flops()) * len(batch.inputs)
+
+
+def rates() -> tuple[float, float]:
+    """Return the operations a second of MKL and of oneDNN, 512 x 512 by 512 x 512."""
     square = torch.randn(512, 512)
     blocked = square.to_mkldnn()
-    rates = best(lambda: square @ square), best(lambda: linear_of(blocked, blocked))
-    return cubes(model, nodes) * min(rates)
-
-
-#: Nodes whose weights stay in a second-level cache of 1 MB: 0.4 MB for the perceptron.
-HOT = 4
-
-
-def hot_s(model: nn.Module, nodes: int) -> float:
-    """Return the time of the products of a perceptron's gradient, and of nothing else."""
-    layers = [m for m in model.modules() if isinstance(m, nn.Linear)]
-    shapes = [(m.in_features, m.out_features) for m in layers]
-    inputs = [torch.randn(HOT, BATCH, width) for width, _ in shapes]
-    errors = [torch.randn(HOT, BATCH, width) for _, width in shapes]
-    weights = [torch.randn(HOT, *shape) for shape in shapes]
-
-    def products() -> None:
-        for place, (x, error, weight) in enumerate(
-            zip(inputs, errors, weights, strict=True)
-        ):
-            torch.bmm(x, weight)
-            torch.bmm(x.transpose(1, 2), error)
-            if place:  # nobody asks for the gradient of the inputs
-                torch.bmm(error, weight.transpose(1, 2))
-
-    return best(products) * nodes / HOT
+    tries = (lambda: square @ square), (lambda: linear_of(blocked, blocked))
+    mkl, onednn = (2 * 512**3 / best(one, clock=time.process_time) for one in tries)
+    return mkl, onednn
 
 
 def compare(name: str, nodes: int) -> list[object]:
@@ -109,10 +131,25 @@ def compare(name: str, nodes: int) -> list[object]:
     assert kernels
     loop = rows.step(LoopGradient(model, rows.layout, cross_entropy))
     mapped = rows.step(VmapGradient(model, rows.layout, cross_entropy))
-    layers = rows.step(LayerGradient(kernels, rows.layout, cross_entropy))
-    limits = (floor_s, hot_s, roof_s)
-    over = [layers / of(model, nodes) if name == "mlp" else "-" for of in limits]
-    return [name, nodes, layers * 1e3, loop / mapped, loop / layers, *over]
+    gradient = LayerGradient(kernels, rows.layout, cross_entropy)
+    layers = rows.step(gradient)
+    ratios = limits(layers, gradient, model, rows.layout, cross_entropy, rows.batch)
+    return [name, nodes, layers * 1e3, loop / mapped, loop / layers, *ratios]
+
+
+def limits(
+    spent_s: float,
+    gradient: Gradient,
+    model: nn.Module,
+    layout: Layout,
+    loss: Any,
+    batch: Batch,
+) -> list[object]:
+    """Return a gradient's time over that of its hot products, and of its operations at the rate
+    of MKL and at the better one."""
+    work, (mkl, onednn) = operations(model, layout, loss, batch), rates()
+    hot = hot_s(gradient, layout, batch, model)
+    return [spent_s / hot, spent_s / work * mkl, spent_s / work * max(mkl, onednn)]
 
 
 def compare_larger(
@@ -133,12 +170,16 @@ def compare_larger(
         ways["compiled"] = program = VmapGradient(model, layout, loss, at_once)
         program.compile("default")
     loop = _cpu_s(LoopGradient(model, layout, loss), model, layout, batch)
-    ratios = {key: loop / _cpu_s(way, model, layout, batch) for key, way in ways.items()}
+    spent = {key: _cpu_s(way, model, layout, batch) for key, way in ways.items()}
+    ratios = {key: loop / seconds for key, seconds in spent.items()}
+    best_way = min(("vmap", "layers"), key=lambda key: spent.get(key, inf))
+    whole = spent[best_way], ways[best_way], model, layout, loss, batch
+    over: list[object] = limits(*whole) if kernels else ["-"] * 3
     taken, _ = choose("auto", model, layout, loss, nodes, lambda: batch)
     return [
         name, nodes, f"{layout.parameter_count:,}", f"{kept:,}", at_once, loop * 1e3,
         *(ratios.get(way, "-") for way in ("vmap", "layers", "compiled")),
-        type(taken).__name__.removesuffix("Gradient"),
+        *over, type(taken).__name__.removesuffix("Gradient"),
     ]  # fmt: skip
 
 
@@ -152,14 +193,17 @@ def _batch(nodes: int, size: int, shape: tuple[int, ...]) -> Batch:
     )
 
 
-def _cpu_s(gradient: Gradient, model: nn.Module, layout: Layout, batch: Batch) -> float:
-    nodes = len(batch.inputs)
+def _block(
+    model: nn.Module, layout: Layout, nodes: int
+) -> tuple[Tensor, dict[str, Tensor]]:
     rows = torch.zeros(nodes, layout.width)
     for row in rows:
         layout.pack(model, row)
-    whole: dict[str, Any] = {
-        k: torch.stack([v] * nodes) for k, v in layout.integers.items()
-    }
+    return rows, {k: torch.stack([v] * nodes) for k, v in layout.integers.items()}
+
+
+def _cpu_s(gradient: Gradient, model: nn.Module, layout: Layout, batch: Batch) -> float:
+    rows, whole = _block(model, layout, len(batch.inputs))
     out, times = torch.zeros_like(rows), list[float]()
     for _ in range(TRIES):
         begin = time.process_time()
@@ -171,12 +215,13 @@ def _cpu_s(gradient: Gradient, model: nn.Module, layout: Layout, batch: Batch) -
 if __name__ == "__main__":
     title = f"All rows together, {threads(FLAG)} threads (ratios: higher is faster)"
     head = (
-        "model", "nodes", "layers, ms", "loop/vmap", "loop/layers", "layers/floor",
-        "layers/hot", "layers/roof",
+        "model", "nodes", "layers, ms", "loop/vmap", "loop/layers", "layers/hot",
+        "layers/floor", "layers/roof",
     )  # fmt: skip
     table(title, head, [compare(name, nodes) for name in MODELS for nodes in NODES])
     head = (
         "model", "nodes", "parameters", "kept per row", "rows at once", "loop, CPU ms",
-        "loop/vmap", "loop/layers", "loop/compiled", "auto takes",
+        "loop/vmap", "loop/layers", "loop/compiled", "over hot", "over floor", "over roof",
+        "auto takes",
     )  # fmt: skip
     table("Larger models, CPU time", head, [compare_larger(*case) for case in LARGER])
