@@ -102,6 +102,50 @@ def test_what_the_suite_leaves_out_is_run_by_a_step_of_its_own(marker: str) -> N
     assert marked == {word for word in step.split() if word.endswith(".py")}
 
 
+def returns_before_asserting(source: str) -> list[str]:
+    """Return tests, with the line, that may return where nothing was asserted before."""
+    found: list[str] = []
+    for test in ast.walk(ast.parse(source)):
+        if not isinstance(test, ast.FunctionDef) or not test.name.startswith("test_"):
+            continue
+        inner = {
+            id(node)
+            for part in ast.walk(test)
+            if isinstance(part, ast.FunctionDef | ast.Lambda) and part is not test
+            for node in ast.walk(part)
+        }
+        own = [node for node in ast.walk(test) if id(node) not in inner]
+        lines = [node.lineno for node in own if _is_assertion(node)]
+        found += [
+            f"{test.name}:{node.lineno}"
+            for node in own
+            if isinstance(node, ast.Return) and min(lines, default=10**6) > node.lineno
+        ]
+    return found
+
+
+def _is_assertion(node: ast.AST) -> bool:
+    if isinstance(node, ast.Call):
+        name = ast.unparse(node.func).rpartition(".")[2]
+        return name in ("raises", "warns") or name.startswith("assert_")
+    return isinstance(node, ast.Assert)
+
+
+def test_no_test_returns_before_it_asserts() -> None:
+    """Cases that have nothing to assert are filtered away where they are made.
+
+    What asserts nothing as it runs is named by .ci/asserts.py.
+    """
+    early = "def test_a(x):\n    if x:\n        return\n    assert x\n"
+    assert returns_before_asserting(early) == ["test_a:3"]
+    assert not returns_before_asserting(early.replace("if x", "with raises(x)"))
+    assert not [
+        f"{path.name}: {test}"
+        for path in (REPO / "tests").rglob("test_*.py")
+        for test in returns_before_asserting(path.read_text())
+    ]
+
+
 def readme_run() -> list[str]:
     """Return the arguments of the README's run; its installation is that of the test command."""
     install, separator, command = readme_command("run-command").partition(" . && ")

@@ -239,8 +239,10 @@ def test_without_locks_of_the_system_a_process_of_this_host_is_asked_for(
     if not runs:  # the number was given to another one since
         first.released.set()
         left(tmp_path, **{**first.holder, "started": "0"})
-        with WriterLock(tmp_path):
-            return
+        with WriterLock(tmp_path) as second:
+            assert second.holder["pid"] == os.getpid()
+            assert second.holder["started"] != "0"
+        return
     with pytest.raises(ConfigError, match=f"process {os.getpid()} on "):
         WriterLock(tmp_path)
     first.release()
