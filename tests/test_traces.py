@@ -180,7 +180,7 @@ REPO = Path(__file__).parents[1]
 def test_the_gallery_is_what_its_script_writes(tmp_path: Path) -> None:
     made = runpy.run_path(str(REPO / "topologies/traces/make_traces.py"))
     made["write"].__globals__["HERE"] = tmp_path
-    for name in ("homes", "shared"):
+    for name in ("homes", "shared", "lines"):
         made["write"](name, made[name]())
         kept = REPO / f"topologies/traces/{name}.csv"
         assert (tmp_path / f"{name}.csv").read_text() == kept.read_text()
@@ -200,6 +200,61 @@ def test_intervals_become_a_trace(tmp_path: Path) -> None:
     assert script["trace"](found) == [
         "node,time_s,online", "0,0,1", "0,30,0", "0,40,1", "0,60,0", "1,0,0", "1,20,1", "1,50,0",
     ]  # fmt: skip
+
+
+def test_states_of_phones_become_a_trace() -> None:
+    """Online while all holds that is asked for; of one second the last event counts."""
+    day = "2020-01-29 00:0"
+    told = [
+        f"{day}0:00\twifi", f"{day}0:05\tbattery_charged_on", f"{day}0:20\tscreen_on",
+        f"{day}0:20\tscreen_off", f"{day}1:00\t4G", f"{day}1:10\tphone_on", f"{day}1:40\twifi",
+        f"{day}2:00\tbattery_charged_off",
+    ]  # fmt: skip
+    phones = {
+        "b": {"model": "one", "messages": "\n".join(told)},
+        "a": {"messages": f"{day}1:00\tbattery_charged_on\n{day}1:30\twifi\n"},
+        "never": {"messages": f"{day}0:00\tbattery_charged_on"},
+    }
+    script = runpy.run_path(str(REPO / "benchmarks/traces/states.py"))
+    assert script["trace"](phones, ("charging", "wifi")) == [
+        "node,time_s,online", "0,0,0", "0,60,0", "0,90,1",
+        "1,0,0", "1,5,1", "1,60,0", "1,100,1", "1,120,0",
+    ]  # fmt: skip
+    ready = script["trace"](phones, script["READY"])
+    assert ready == [
+        "node,time_s,online", "0,0,0", "0,20,1", "0,60,0", "0,100,1", "0,120,0",
+    ]  # fmt: skip
+
+
+def test_measurements_of_lines_become_a_trace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Mean of one moment, half of there and back, nothing of what failed; the run can read it."""
+    day = "2023-01-01 00:0"
+    down, latency = tmp_path / "down.csv", tmp_path / "latency.csv"
+    down.write_text(
+        f"unit_id,dtime,bytes_sec\n9,{day}0:00,1000\n9,{day}0:00,3000\n9,{day}1:00,0\n"
+        f"9,{day}2:00,4000\n12,{day}1:00,500\n12,{day}3:00,\n"
+    )
+    latency.write_text(f"unit_id,dtime,rtt_avg\n9,{day}1:30,20000\n")
+    script = runpy.run_path(str(REPO / "benchmarks/traces/measurements.py"))
+    out = tmp_path / "trace.csv"
+    asked = [
+        "measurements.py",
+        "--out",
+        str(out),
+        "--down",
+        str(down),
+        "--latency",
+        str(latency),
+    ]
+    monkeypatch.setattr("sys.argv", asked)
+    script["main"]()
+    assert out.read_text().splitlines() == [
+        "node,time_s,down_Bps,latency_s", "0,60,500,", "1,0,2000,", "1,90,,0.01", "1,120,4000,",
+    ]  # fmt: skip
+    simulation = simulated("swift", network="lan", nodes=2, compute=f"trace(path={out})")
+    assert simulation.lines.pair_s(0, 1, 500.0, 100.0) == pytest.approx(1.01, rel=0.01)
 
 
 LINES = """node,time_s,compute_s,up_Bps,down_Bps,latency_s

@@ -6,20 +6,26 @@ machines have. The seeds are fixed: to run it again changes nothing.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 HERE = Path(__file__).parent
-HEAD = "node,time_s,compute_s,online"
+#: Of lines with as many numbers: their names, and how they are written.
+FORMS = {
+    4: ("node,time_s,compute_s,online", "{},{:.1f},{:.4f},{}"),
+    5: ("node,time_s,up_Bps,down_Bps,latency_s", "{},{:.1f},{:.0f},{:.0f},{:.4f}"),
+}
 #: A day lasts ten minutes, so that short runs see some.
 DAY_S = 600.0
 
 
-def write(name: str, lines: list[tuple[int, float, float, int]]) -> None:
+def write(name: str, lines: Sequence[tuple[float, ...]]) -> None:
     """Write a trace, node by node in the order of time."""
-    rows = [f"{n},{t:.1f},{c:.4f},{on}" for n, t, c, on in sorted(lines)]
-    (HERE / f"{name}.csv").write_text("\n".join([HEAD, *rows]) + "\n", encoding="utf-8")
+    head, form = FORMS[len(lines[0])]
+    rows = [form.format(*line) for line in sorted(lines)]
+    (HERE / f"{name}.csv").write_text("\n".join([head, *rows]) + "\n", encoding="utf-8")
 
 
 def homes(machines: int = 24) -> list[tuple[int, float, float, int]]:
@@ -54,6 +60,28 @@ def shared(machines: int = 16) -> list[tuple[int, float, float, int]]:
     return [*lines, (0, DAY_S, 0.03, 1)]
 
 
+def lines(machines: int = 24) -> list[tuple[int, float, float, float, float]]:
+    """Return lines of homes: a tenth as fast up as down, by the kind of line, and slower in the
+    evening, when neighbours use theirs; every fourth is a radio link that comes and goes.
+    """
+    draw = np.random.default_rng(3)
+    found: list[tuple[int, float, float, float, float]] = []
+    for node in range(machines):
+        down_Bps = 12e6 * float(np.exp(0.8 * draw.standard_normal()))
+        way_s = float(draw.uniform(0.005, 0.02))
+        radio = node % 4 == 3
+        for part in range(24):
+            evening = 0.55 if 18 <= part < 23 else 1.0
+            share = evening * float(
+                np.exp((0.6 if radio else 0.1) * draw.standard_normal())
+            )
+            more_s = 0.03 * float(draw.random()) if radio else 0.0
+            rates = down_Bps * share / 10, down_Bps * share
+            found.append((node, part * DAY_S / 24, *rates, way_s / evening + more_s))
+    return [*found, (0, DAY_S, *found[0][2:])]
+
+
 if __name__ == "__main__":
     write("homes", homes())
     write("shared", shared())
+    write("lines", lines())
