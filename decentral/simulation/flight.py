@@ -26,7 +26,7 @@ from decentral.simulation.operations import Operations, Touched
 class Pending(NamedTuple):
     """A gradient that has begun: of which row, at which sample, in which step."""
 
-    index: int
+    row: int
     position: int
     step: int
 
@@ -128,23 +128,23 @@ class Flight:
         integers = {name: value[:count].clone() for name, value in self.integers.items()}
         pipeline, origin = self._pipeline(padded), block.progress.samples
         self.pace.choose(
-            [one.index for one in doubled], [one.position for one in doubled], origin
+            [one.row for one in doubled], [one.position for one in doubled], origin
         )
-        pipeline.hosted = [block.hosted[one.index] for one in doubled]
+        pipeline.hosted = [block.hosted[one.row] for one in doubled]
         losses = pipeline.gradient(block.progress, self.size)[:count]
         self._check(losses, pending)
         pipeline.clip()
         copy_all(
-            [self._hosted[one.index][1] for one in pending],
+            [self._hosted[one.row][1] for one in pending],
             [slope for _, slope in self._slots[:count]],
         )
         for slot, (one, loss) in enumerate(zip(pending, losses.tolist(), strict=True)):
-            self.losses[one.index] = loss
+            self.losses[one.row] = loss
             if before is not None:
                 after = self.rows[slot, trainable:].clone()
-                self.buffers[one.index] = before[slot], after
+                self.buffers[one.row] = before[slot], after
             if integers:
-                self.counted[one.index] = self._count(slot, integers)
+                self.counted[one.row] = self._count(slot, integers)
         self.computed += count
         self.calls += 1
         self.pending = []
@@ -185,7 +185,7 @@ class Flight:
         users = self.setup.users
         own = f" Of your own in this run: {users}." if users else ""
         raise RunError(
-            f"the gradient of node {self.block.hosted[bad.index]} became NaN or infinite at its "
+            f"the gradient of node {self.block.hosted[bad.row]} became NaN or infinite at its "
             f"step {bad.step + 1}; lower the learning rate, or set clip.{own}"
         )
 

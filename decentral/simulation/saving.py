@@ -63,7 +63,7 @@ class Simulation(World):
             "simulation/updates_min": min(counts),
             "simulation/updates_max": max(counts),
             "simulation/replaced": self.dropped,
-            **({"simulation/lost": self.lost} if self._loses else {}),
+            **({"simulation/lost": self.lost} if self.loses else {}),
             **(
                 {"simulation/tail_s": tail_s, "simulation/tail_bytes": tail_bytes}
                 if self.updates >= self.last

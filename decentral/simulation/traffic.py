@@ -8,15 +8,20 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isinf
+from typing import Any
 
 from decentral.algorithms.node import NodeEvent, Part, Version
 from decentral.loop.block import Block
-from decentral.network.queue import Lines, Moment, Queue
+from decentral.network.queue import Leaving, Lines, Moment, Queue
+from decentral.registry import ConfiguredPlugin
 from decentral.simulation import operations as do
 from decentral.simulation.nodes import SimulatedNode
 from decentral.simulation.operations import Operations
 from decentral.simulation.strip import Strip
 from decentral.topology.labels import NodeId
+from decentral.traits import ComputeTraits, traits_of
+
+_ROUND = NodeEvent("round")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +44,26 @@ class Traffic(ABC):
 
     nodes: list[SimulatedNode]
 
-    def __init__(self, block: Block, lines: Lines, size: float | None = None) -> None:
+    def __init__(
+        self,
+        block: Block,
+        compute: ConfiguredPlugin,
+        lines: Lines,
+        size: float | None = None,
+    ) -> None:
         """Begin with nothing under way.
 
         Args:
             block: The rows.
+            compute: How long steps take, and when nodes are away.
             lines: Over what messages travel.
             size: Bytes of a message; none: those of a row.
         """
         self.block, self.lines, self.queue = block, lines, Queue()
+        self.compute, self.machines = compute, traits_of(compute, ComputeTraits)
+        self.may_leave = self.machines.away_s is not None
+        loses = self.machines.loses
+        self.loses = loses is not None and loses(compute.settings)
         self.operations, self.strip = Operations(), Strip(len(block.hosted))
         # Only a line that is shared needs to know when a message begins to arrive.
         self._free = [isinf(rate) and not lines.change for rate in lines.down_Bps]
@@ -230,6 +246,65 @@ class Traffic(ABC):
             self.meeting -= {meeting.node, meeting.other}
         self.tell(self.nodes[meeting.node], event)
         self._begin_meetings()
+
+    # --- what happens to it -------------------------------------------------------
+
+    def end_transfer(self, node: SimulatedNode, meeting: Meeting) -> None:
+        """Let an exchange end, as soon as both of its nodes are there."""
+        away_s = self.may_leave and max(
+            self.away_s(one) for one in (meeting.node, meeting.other)
+        )
+        if away_s:
+            self.carried += away_s * 2 * self.size
+            self.queue.push(self.now_s + away_s, Moment.TRANSFER, node.id, meeting)
+        else:
+            self._end_meeting(meeting)
+
+    def free_line(self, node: SimulatedNode, _: None) -> None:
+        """Let the first of what waits leave over a line that is free."""
+        receivers, version = self.waiting[node.id].pop(0)
+        if not self.waiting[node.id]:
+            del self.waiting[node.id]
+        self._leave(node.id, receivers, version)
+        if node.id in self.waiting:
+            self.queue.push(self.lines.free_s[node.id], Moment.LINE, node.id)
+        elif node.is_held:
+            node.is_held = False
+            node.compute()
+
+    def begin_arrival(self, node: SimulatedNode, what: tuple[Leaving, Version]) -> None:
+        """Let a message arrive over the line of its receiver."""
+        leaving, version = what
+        size = self.bytes_of(version)
+        arrives_s = self.lines.take(node.id, leaving, size)
+        self.carried += (arrives_s - leaving.arrives_s) * size
+        begins_s = leaving.begins_s - (leaving.arrives_s - leaving.left_s)
+        self.strip.message(version.owner, node.id, begins_s, arrives_s)
+        self.queue.push(arrives_s, Moment.MESSAGE, node.id, version)
+
+    def arrive(self, node: SimulatedNode, what: Any) -> None:
+        """Give a node a model, or the word that its round is there."""
+        away_s = self.may_leave and self.away_s(node.id)
+        if away_s and self.loses:
+            self.lost += 1
+        elif away_s:
+            if isinstance(what, Version):
+                self.carried += away_s * self.bytes_of(what)
+            self.queue.push(self.now_s + away_s, Moment.MESSAGE, node.id, what)
+        elif isinstance(what, Version):
+            self.tell(node, NodeEvent("message", what.owner, what))
+        else:
+            self.tell(node, _ROUND)
+
+    def away_s(self, node: NodeId, now_s: float | None = None) -> float:
+        """Return the seconds from a moment, or now, until a node is online; 0: it
+        is.
+        """
+        away_s = self.machines.away_s
+        if away_s is None:
+            return 0.0
+        at_s, seed = self.now_s if now_s is None else now_s, self.block.setup.config.seed
+        return away_s(node, at_s, seed, self.compute.settings)
 
     # --- what it has come to ------------------------------------------------------
 

@@ -14,25 +14,25 @@ import numpy as np
 from torch import Tensor
 
 from decentral import rng
-from decentral.algorithms.node import NodeEvent, Version
+from decentral.algorithms.node import NodeEvent
 from decentral.errors import RunError
 from decentral.loop.block import Block
 from decentral.loop.setup import Setup
 from decentral.network.compute import seconds_of
-from decentral.network.queue import Leaving, Lines, Moment, OwnLine
+from decentral.network.queue import Lines, Moment, OwnLine
 from decentral.optim.block_optimizer import Rate
 from decentral.plugins import describe, label_of, wrong
 from decentral.schedules.action import Merge
 from decentral.simulation.flight import Flight
 from decentral.simulation.nodes import SimulatedNode
 from decentral.simulation.rounds import Rounds, receivers_of, row_of
-from decentral.simulation.traffic import Meeting, Traffic
+from decentral.simulation.traffic import Traffic
 from decentral.topology.labels import NodeId
 from decentral.traits import ComputeTraits, traits_of
 
 #: Numbers that a node draws ahead for one purpose.
 _AHEAD = 64
-_GRADIENT, _ROUND = NodeEvent("gradient"), NodeEvent("round")
+_GRADIENT = NodeEvent("gradient")
 
 
 class World(Traffic):
@@ -57,7 +57,9 @@ class World(Traffic):
         assert setup.network is not None
         assert setup.compute is not None
         self.setup, self.planner = setup, block.planner
-        super().__init__(block, Lines(setup.network, _own_line(setup)), size)
+        super().__init__(
+            block, setup.compute, Lines(setup.network, _own_line(setup)), size
+        )
         self.flight = Flight(block, self.operations, most)
         self.acting = "start"
         mixing = self.planner.mixer.mixing(0)
@@ -84,17 +86,13 @@ class World(Traffic):
         #: Whether all nodes make as many updates; how many all make together.
         self._alike = setup.runs_in == "neighbours"
         self.last = setup.config.steps * len(self.nodes)
-        self._machines = traits_of(setup.compute, ComputeTraits)
-        self._may_leave = self._machines.away_s is not None
-        loses = self._machines.loses
-        self._loses = loses is not None and loses(setup.compute.settings)
         self._steps, self._factors = setup.config.steps, setup.config.node_lr
         self._samples = setup.timeline.samples
         self._steps_known = setup.timeline.steps
         #: What to do for each `Moment`.
         self._happens = (
-            self._end_gradient, self._end_transfer, self._free_line, self._begin_arrival,
-            self._arrive,
+            self._end_gradient, self.end_transfer, self.free_line, self.begin_arrival,
+            self.arrive,
         )  # fmt: skip
         self._intensity: dict[tuple[int, bool], float] = {}
         self._seconds: dict[int, list[float]] = {}
@@ -128,7 +126,7 @@ class World(Traffic):
         if not self.strip.is_over and (
             self.now_s >= self.strip.until_s or target >= self.last
         ):
-            away_s = self._away_s if self._may_leave else None
+            away_s = self.away_s if self.may_leave else None
             details = self.strip.close(self.now_s, away_s)
             block.announce("timeline", {"step": block.step + 1, **details})
         if self.updates < target:
@@ -162,61 +160,6 @@ class World(Traffic):
             self.flight.compute()
         node.has_gradient = True
         self.tell(node, _GRADIENT)
-
-    def _end_transfer(self, node: SimulatedNode, meeting: Meeting) -> None:
-        away_s = self._may_leave and max(
-            self._away_s(one) for one in (meeting.node, meeting.other)
-        )
-        if away_s:
-            self.carried += away_s * 2 * self.size
-            self.queue.push(self.now_s + away_s, Moment.TRANSFER, node.id, meeting)
-        else:
-            self._end_meeting(meeting)
-
-    def _free_line(self, node: SimulatedNode, _: None) -> None:
-        """Let the first of what waits leave over a line that is free."""
-        receivers, version = self.waiting[node.id].pop(0)
-        if not self.waiting[node.id]:
-            del self.waiting[node.id]
-        self._leave(node.id, receivers, version)
-        if node.id in self.waiting:
-            self.queue.push(self.lines.free_s[node.id], Moment.LINE, node.id)
-        elif node.is_held:
-            node.is_held = False
-            node.compute()
-
-    def _begin_arrival(self, node: SimulatedNode, what: tuple[Leaving, Version]) -> None:
-        leaving, version = what
-        size = self.bytes_of(version)
-        arrives_s = self.lines.take(node.id, leaving, size)
-        self.carried += (arrives_s - leaving.arrives_s) * size
-        begins_s = leaving.begins_s - (leaving.arrives_s - leaving.left_s)
-        self.strip.message(version.owner, node.id, begins_s, arrives_s)
-        self.queue.push(arrives_s, Moment.MESSAGE, node.id, version)
-
-    def _arrive(self, node: SimulatedNode, what: Any) -> None:
-        """Give a node a model, or the word that its round is there."""
-        away_s = self._may_leave and self._away_s(node.id)
-        if away_s and self._loses:
-            self.lost += 1
-        elif away_s:
-            if isinstance(what, Version):
-                self.carried += away_s * self.bytes_of(what)
-            self.queue.push(self.now_s + away_s, Moment.MESSAGE, node.id, what)
-        elif isinstance(what, Version):
-            self.tell(node, NodeEvent("message", what.owner, what))
-        else:
-            self.tell(node, _ROUND)
-
-    def _away_s(self, node: NodeId, now_s: float | None = None) -> float:
-        """Return the seconds from a moment, or now, until a node is online; 0: it
-        is.
-        """
-        away_s, compute = self._machines.away_s, self.setup.compute
-        if away_s is None or compute is None:
-            return 0.0
-        at_s = self.now_s if now_s is None else now_s
-        return away_s(node, at_s, self.setup.config.seed, compute.settings)
 
     def tell(self, node: SimulatedNode, event: NodeEvent) -> None:
         """Call the algorithm for what has happened to a node."""
@@ -276,7 +219,7 @@ class World(Traffic):
             step: Its step.
             amount: How many times the first step's work it is.
         """
-        if not self._machines.by_time:
+        if not self.machines.by_time:
             drawn = self._seconds.get(step) or self._draw_seconds(step)
             return drawn[index] * amount
         assert self.setup.compute is not None
