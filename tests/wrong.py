@@ -467,6 +467,8 @@ CASES = [
     Case("an algorithm that is planned without", "plan communication --algorithm dsgd"),
     launch("messages that somebody waits for", "network=lan compute=trace(offline=lost)"),
     launch("steps that take no time", "algorithm=swift compute=0s"),
+    launch("seconds that end rounds", "seconds=60s"),
+    launch("seconds that never are", "algorithm=swift seconds=0s"),
     launch("two momenta", "algorithm=quasi_global_momentum optimizer=adamw"),
     launch("push-sum with other weights", "algorithm=push_sum weights=metropolis"),
     launch("metropolis on a directed graph", "topology=exponential weights=metropolis"),

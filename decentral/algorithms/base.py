@@ -111,6 +111,26 @@ def refuse_compute(
         )
 
 
+def refuse_seconds(algorithm: ConfiguredPlugin, seconds: float | None) -> None:
+    """Refuse simulated seconds that cannot end a run.
+
+    Args:
+        algorithm: The algorithm.
+        seconds: After how many it is to end; none: steps end it.
+    """
+    if seconds is None:
+        return
+    if seconds <= 0:
+        raise ConfigError(
+            f"seconds: {seconds:g} s end a run before it begins; it must be above 0."
+        )
+    if time_of(algorithm) != "events":
+        raise ConfigError(
+            f"seconds: steps end a run of algorithm {algorithm.name!r}, which goes in rounds; "
+            "leave seconds out, or use one that goes event by event, such as swift."
+        )
+
+
 def channels_of(found: Plugin) -> list[str]:
     """Name what an algorithm sends of a node in one round."""
     traits = traits_of(found, AlgorithmTraits)

@@ -340,6 +340,7 @@ class Settings(Parts, total=False):
     nodes: int | None
     steps: int | None
     data: str | int | None
+    seconds: float | str | None
     local_steps: int | None
     participation: float | None
     lr: float | str | None

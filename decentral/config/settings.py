@@ -31,7 +31,7 @@ from decentral.schedules.phases import METHODS, Adversarial, LabelNoise, Sam
 from decentral.schedules.progress import Past
 from decentral.signature import truth_as_number
 from decentral.spec import NOTHING, Spec, parse_spec, scalar, spell
-from decentral.units import parse_amount
+from decentral.units import Seconds, parse_amount
 from decentral.userfile import lies, resolve_path
 
 # --- a run ------------------------------------------------------------------------
@@ -87,6 +87,7 @@ class Config(BaseModel):
         None,
         description="end after so much data of all nodes: 1M samples, 3 epochs, 9k/node",
     )
+    seconds: Seconds | None = Field(None, description="end after so much simulated time")
     local_steps: Count = Field(10, description="steps between two communication steps")
     participation: Positive | Count = Field(
         1, description="nodes drawn for a round: a share up to 1, or a number from 2 on"

@@ -358,7 +358,7 @@ class Callbacks:
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint keeps of them."""
-        if not self.listeners:
+        if not self.listeners and self.stopped is None:
             return {}
         states = [one.state() for one in self.listeners]
         # JSON has no NaN, and nobody waits for one to improve.

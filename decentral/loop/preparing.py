@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from decentral.algorithms.base import refuse_compute
+from decentral.algorithms.base import refuse_compute, refuse_seconds
 from decentral.config import Config
 from decentral.errors import ConfigError
 from decentral.faults.base import network_faults
@@ -60,8 +60,7 @@ from decentral.units import format_bytes, parse_amount
 #: does not grow with the batch.
 MICRO_BATCH = 256
 
-#: Bytes that a step takes in the list of all: a place, and a whole number of
-#: Python.
+#: Bytes of a step in the list of all: a place, and a whole number of Python.
 STEP_BYTES = 40
 
 
@@ -100,6 +99,7 @@ def prepare(config: Config) -> Setup:
     # Last: a budget in bytes needs the size of a message, by model, codec, state.
     setup = replace(setup, planner=make_planner(setup, nodes))
     _check_unused(config, parts)
+    refuse_seconds(setup.algorithm, config.seconds)
     network, compute = _network(setup), _compute(config)
     if network and compute:
         parts["compute"] = compute

@@ -127,7 +127,8 @@ class SimulatedNode:
         self.neighbours = [node for node in weights if node != self.id]
         self.numbers: dict[str, float] = {}
         self.mailbox: dict[int, Version] = {}
-        self.updates = self.begun = 0
+        #: Updates and gradients begun; samples taken, where the time says how many.
+        self.updates = self.begun = self.taken = 0
         self.has_gradient = self.is_in_flight = self.has_stopped = False
         #: Whether it lets what it sends leave before it computes on, and does so now.
         self.is_patient = self.is_held = False

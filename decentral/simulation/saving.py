@@ -27,7 +27,7 @@ _COUNTS = (
 )  # fmt: skip
 _OF_NODE = (
     "numbers", "updates", "begun", "has_gradient", "is_in_flight", "has_stopped", "value",
-    "changes", "changes_at_snapshot", "made_at_snapshot", "is_patient", "is_held",
+    "changes", "changes_at_snapshot", "made_at_snapshot", "taken", "is_patient", "is_held",
     "busy_s", "due_s", "draws",
 )  # fmt: skip
 
@@ -66,7 +66,7 @@ class Simulation(World):
             **({"simulation/lost": self.lost} if self.loses else {}),
             **(
                 {"simulation/tail_s": tail_s, "simulation/tail_bytes": tail_bytes}
-                if self.updates >= self.last
+                if self.is_done
                 else {}
             ),
         }

@@ -8,6 +8,7 @@ order of events is known without any arithmetic on rows.
 from __future__ import annotations
 
 from heapq import heappop
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from decentral.simulation.rounds import Rounds, receivers_of, row_of
 from decentral.simulation.traffic import Traffic
 from decentral.topology.labels import NodeId
 from decentral.traits import ComputeTraits, traits_of
+from decentral.units import format_seconds
 
 #: Numbers that a node draws ahead for one purpose.
 _AHEAD = 64
@@ -87,6 +89,8 @@ class World(Traffic):
         self._alike = setup.runs_in == "neighbours"
         self.last = setup.config.steps * len(self.nodes)
         self._steps, self._factors = setup.config.steps, setup.config.node_lr
+        #: When no gradient begins any more; schedules then read the time.
+        self.until_s = setup.config.seconds or inf
         self._samples = setup.timeline.samples
         self._steps_known = setup.timeline.steps
         #: What to do for each `Moment`.
@@ -120,16 +124,21 @@ class World(Traffic):
             happens[moment](nodes[node], what)
         self.operations.finish()
         block.called.add("gradient")
-        if target >= self.last:
+        if self.is_done:
             begun_s, sent = self.last_begun
             self.tail = self.now_s - begun_s, block.stats.bytes - sent
-        if not self.strip.is_over and (
-            self.now_s >= self.strip.until_s or target >= self.last
-        ):
+        if not self.strip.is_over and (self.now_s >= self.strip.until_s or self.is_done):
             away_s = self.away_s if self.may_leave else None
             details = self.strip.close(self.now_s, away_s)
             block.announce("timeline", {"step": block.step + 1, **details})
-        if self.updates < target:
+        if self.updates < target and self.is_done:
+            reason = f"{format_seconds(self.until_s)} of simulated time are over"
+            block.callbacks.stopped = {
+                "step": self.updates // len(self.nodes),
+                "reason": reason,
+            }
+            block.announce("stopped", dict(block.callbacks.stopped))
+        elif self.updates < target:
             raise RunError(
                 f"{label_of(self.setup.algorithm)}: after {self.updates} of {self.last} updates "
                 f"nothing is left to happen, {self.now_s:.3g} simulated seconds from the start; "
@@ -141,12 +150,25 @@ class World(Traffic):
         block.clock.ready_s = np.full(len(self.nodes), self.now_s)
         block.stand_at(self.updates // len(self.nodes), block.round)
 
+    @property
+    def is_done(self) -> bool:
+        """Whether all that the run has to do has happened."""
+        done = self.updates >= self.last or self.now_s >= self.until_s
+        return done and not self.queue.heap
+
+    @property
+    def reached(self) -> int:
+        """The step of a run of so many that is as far as the time is."""
+        share = min(1.0, self.now_s / self.until_s)
+        return min(int(share * self._steps), self._steps - 1)
+
     def _wake(self) -> None:
         """Let nodes go on that had come to the end of a run which has become
         longer.
         """
         for node in self.nodes:
-            if not node.has_stopped or self.begun >= self.last:
+            over = self.begun >= self.last or self.now_s >= self.until_s
+            if over or not node.has_stopped:
                 continue
             node.has_stopped = False
             if self._alike:
@@ -178,16 +200,20 @@ class World(Traffic):
         """Let a node compute from now on, unless as many gradients as the run has
         were begun; return whether it began.
         """
-        if self.begun >= self.last or (self._alike and node.begun == self._steps):
+        step, now_s = node.begun, self.now_s
+        over = self.begun >= self.last or now_s >= self.until_s
+        if over or (self._alike and step == self._steps):
             node.has_stopped = True
             return False
         assert not node.is_in_flight, "one gradient of a node is in flight at most"
         self.begun += 1
-        step, now_s = node.begun, self.now_s
-        if self.begun == self.last:
+        if self.begun == self.last or self.until_s < inf:
             self.last_begun = now_s, self.block.stats.bytes
         node.made_at_snapshot = self.updates
         position, size = self._batch(step)
+        if self.until_s < inf:
+            position, size = node.taken, self.setup.timeline.size(self.reached)
+            node.taken += size
         self.flight.begin(node.index, position, size, node.updates, node)
         node.begun = step + 1
         node.is_in_flight = True
@@ -285,6 +311,8 @@ class World(Traffic):
         run that is done if the optimizer wants to know, both by its own progress.
         """
         step = min(node.updates, self._steps - 1)
+        if self.until_s < inf:
+            step = self.reached
         known = self._paces.get(step)
         if known is None:
             here = self.planner.progress(step, 0)
@@ -308,7 +336,9 @@ class World(Traffic):
         """
         known = self._intensity.get((step, always))
         if known is None:
-            known = self._intensity[step, always] = self._ask(step, always)
+            known = self._ask(step, always)
+            if self.until_s == inf:  # else it depends on the time
+                self._intensity[step, always] = known
         return known
 
     def _ask(self, step: int, always: bool) -> float:
@@ -317,9 +347,8 @@ class World(Traffic):
         if not always and not planner.is_communication_step(step):
             return 0.0
         # Fast nodes go on at the end of the schedule, as seldom as before.
-        action: Any = planner.schedule.action(
-            planner.progress(min(step, planner.steps), 0)
-        )
+        at = min(step, planner.steps) if self.until_s == inf else self.reached + 1
+        action: Any = planner.schedule.action(planner.progress(at, 0))
         assert not isinstance(action, Merge), "refused before the run"
         return action
 

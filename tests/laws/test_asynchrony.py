@@ -740,6 +740,88 @@ def test_a_sender_waits_for_its_line_where_it_is_asked_for(name: str) -> None:
     assert simulation.block.stats.messages == 30 * 5 * sends
 
 
+# --- ended by the time ----------------------------------------------------------------------------
+
+
+def unlike(nodes: Any, step: int, seed: int) -> Any:
+    """Let node 0 take 50 ms, all others 10."""
+    return np.where(np.asarray(nodes) == 0, 0.05, 0.01)
+
+
+@pytest.mark.parametrize("name", [*EVENTS, "ad_psgd(overlap=true)", "swift(queue=wait)"])
+def test_no_gradient_begins_when_the_time_is_over(name: str) -> None:
+    """Those in flight are applied, and what is under way arrives; all that a run has to do."""
+    simulation = simulated(
+        name, steps=200, seconds="200ms", compute=unlike, local_steps=2
+    )
+    block = ended(simulation)
+    assert 200 > block.step == simulation.updates // 5
+    assert block.callbacks.stopped is not None
+    assert block.callbacks.stopped["reason"] == "200 ms of simulated time are over"
+    assert simulation.begun == simulation.updates
+    assert simulation.last_begun[0] < 0.2 <= simulation.now_s
+    assert not len(simulation.queue)
+    assert not simulation.meetings
+    assert (
+        simulation.figures()["simulation/tail_s"]
+        == simulation.now_s - simulation.last_begun[0]
+    )
+
+
+def test_schedules_read_the_time_where_it_ends_a_run() -> None:
+    """Fast nodes and slow ones have the rate, the batch and the chance of the same moment."""
+
+    def growing(progress: Any) -> int:
+        return 4 if progress.fraction >= 0.5 else 2
+
+    def late(progress: Any, feedback: Any) -> float:
+        return float(progress.fraction > 0.5)
+
+    simulation = simulated(
+        "swift", steps=400, seconds="205ms", compute=unlike, batch=growing, network="none",
+        learning_rate="cosine(lr=0.08)", communication=late,
+    )  # fmt: skip
+    slow, fast = simulation.nodes[:2]
+    while simulation.now_s < 0.1:
+        assert simulation.block.stats.messages == 0
+        simulation.advance()
+    assert slow.updates < 3 < 9 < fast.updates
+    assert simulation.reached == int(simulation.now_s / 0.205 * 400)
+    rates = [simulation._pace(node)[0] for node in (slow, fast)]
+    share = simulation.reached / 400
+    assert rates == [pytest.approx(0.04 * (1 + np.cos(np.pi * share)), rel=0.02)] * 2
+    ended(simulation)
+    assert simulation.block.stats.messages > 5
+    # Those that begin in the second half are larger, and take twice as long.
+    assert slow.taken == 3 * 2 + 1 * 4
+    assert fast.taken == 11 * 2 + 5 * 4
+
+
+def test_a_run_that_the_time_ends_goes_on_from_a_checkpoint_bit_by_bit() -> None:
+    settings: dict[str, Any] = {
+        "steps": 300, "seconds": "200ms", "learning_rate": "cosine(lr=0.05)", "optimizer": "adamw",
+    }  # fmt: skip
+    whole, stopped, other = (simulated("swift", **settings) for _ in range(3))
+    for _ in range(4):
+        stopped.advance()
+    restore(other.block, through_json(checkpoint_of(stopped.block)))
+    assert torch.equal(ended(whole).rows, ended(other).rows)
+    assert whole.now_s == other.now_s
+    again = simulated("swift", **settings)
+    restore(again.block, through_json(checkpoint_of(other.block)))
+    assert again.block.is_over
+
+
+def test_the_time_that_ended_a_run_is_said(tmp_path: Path) -> None:
+    run = launch(
+        task="quadratic(dimension=4)", algorithm="swift", nodes=4, steps=1000, seconds="300ms",
+        compute="20ms", network="lan", local_steps=1, quiet=True, out=tmp_path / "run",
+    )  # fmt: skip
+    summary = json.loads((run.path / "summary.json").read_text(encoding="utf-8"))
+    assert summary["steps"] == 15
+    assert summary["stopped"] == "300 ms of simulated time are over"
+
+
 # --- what a log line shows ------------------------------------------------------------------------
 
 
