@@ -20,7 +20,7 @@ _PHASES = {
 }  # fmt: skip
 #: Steps over which the loss is followed after SAM is switched on: two epochs.
 _FOLLOWED_EPOCHS = 2
-_SAMPLES = 600
+_SAMPLES, _SMOOTHING = 600, 0.1
 
 
 @plugin(
@@ -97,8 +97,8 @@ def late_sam(
     training loss; a barrier is the most by which the training loss on the straight line
     between two models rises above the line between its ends. Accuracies differ within
     noise, so nothing is claimed of them. The growth rate b is that of a (exp(b t) - 1) /
-    b, fitted to what SAM adds to the training loss, step by step, of runs that see the
-    same batches: above 0 the rise is exponential, at 0 a line, below 0 it levels off at
+    b, fitted to what SAM adds to the smoothed training loss, step by step, of runs that
+    see the same batches: above 0 the rise is exponential, at 0 a line, below 0 it levels off at
     once. Robust accuracy is that on test inputs moved by up to ``eps``, against which
     runs of adversarial training are trained.
 
@@ -175,7 +175,7 @@ class Digits:
         sam = {"sam": {"rho": self.rho, "start": switch}} if self.rho else {}
         with_, without = (
             series(
-                self._run(name, seed, last, 1, ("train_loss",), **method), name,
+                self._run(name, seed, last, 1, (f"train_loss(smoothing={_SMOOTHING})",), **method), name,
                 "train_loss/merged",
             )
             for name, method in (("switched to SAM", sam), ("not switched", {}))
@@ -219,7 +219,7 @@ class Digits:
     ) -> Any:
         return self.lab.run(
             label, task="digits(val=0.55457)", nodes=1, algorithm="local", seed=seed,
-            steps=steps, batch=self.batch, eval_every=every, label_smoothing=0.1,
+            steps=steps, batch=self.batch, eval_every=every, label_smoothing=_SMOOTHING,
             learning_rate=0.02, optimizer="sgd(momentum=0.9, weight_decay=1e-4)",
             metrics=metrics, **method,
         )  # fmt: skip

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from decentral.gradients.perturb import ascend
+from decentral.gradients.perturb import ascend, smooth_labels
 from decentral.metrics.base import Snapshot, judge_models, score
 from decentral.pytree import tree_at
 from decentral.records import LOSSES, Panel, Record
 from decentral.records import scores as score_records
-from decentral.registry import Count, Positive, plugin
+from decentral.registry import Count, Positive, Share, plugin
 from decentral.tasks.base import Task
 
 # --- scores -----------------------------------------------------------------------
@@ -155,22 +155,27 @@ def scores(snapshot: Snapshot) -> dict[str, float]:
     "metric",
     records=score_records("train_loss", "training loss", unit="loss", better="lower"),
 )
-def train_loss(snapshot: Snapshot, *, samples: Count = 1024) -> dict[str, float]:
+def train_loss(
+    snapshot: Snapshot, *, samples: Count = 1024, smoothing: Share = 0.0
+) -> dict[str, float]:
     """Training loss of the local models and of their average, on whole samples.
 
-    Unlike ``loss/train``, the mean of the last mini-batches, it is free of their noise
-    and is taken in evaluation mode.
+    In evaluation mode, and unlike ``loss/train`` free of the noise of mini-batches.
 
     Args:
         snapshot: The models as they are, and how to evaluate them.
         samples: How many of the first training samples it is taken on.
+        smoothing: Share of the labels that is spread over all classes.
     """
-    if snapshot.task.objective is not None:  # nothing but the samples' mean is known
+    classes, train = len(snapshot.task.classes or ()), snapshot.task.splits[0]
+    if snapshot.task.objective is not None or (smoothing and not classes):
         return {}
-    train = snapshot.task.splits[0]
-    some = train.subset(torch.arange(min(samples, len(train))))
-    some = some.to(snapshot.rows.device, snapshot.rows.dtype)
-    task, here = snapshot.task, snapshot.evaluated
+    first = train.subset(torch.arange(min(samples, len(train))))
+    some = first.to(snapshot.rows.device, snapshot.rows.dtype)
+    task, here = replace(snapshot.task, accuracy=None), snapshot.evaluated
+    if smoothing:
+        rows = some.targets[None], smoothing, classes, snapshot.rows.dtype
+        some = replace(some, targets=smooth_labels(*rows)[0])
     own = {name: value[here] for name, value in snapshot.integers.items()}
     local = score(task, snapshot.forward, snapshot.rows[here], own, some, snapshot.chunk)
     merged = snapshot.score_merged(task, some)
