@@ -173,9 +173,10 @@ class Digits:
         switch = 3 * self.steps // 4
         last = switch + max(4, _FOLLOWED_EPOCHS * _SAMPLES // self.batch)
         sam = {"sam": {"rho": self.rho, "start": switch}} if self.rho else {}
+        loss = (f"train_loss(smoothing={_SMOOTHING})",)
         with_, without = (
             series(
-                self._run(name, seed, last, 1, (f"train_loss(smoothing={_SMOOTHING})",), **method), name,
+                self._run(name, seed, last, 1, loss, **method), name,
                 "train_loss/merged",
             )
             for name, method in (("switched to SAM", sam), ("not switched", {}))

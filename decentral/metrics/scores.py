@@ -174,8 +174,8 @@ def train_loss(
     some = first.to(snapshot.rows.device, snapshot.rows.dtype)
     task, here = replace(snapshot.task, accuracy=None), snapshot.evaluated
     if smoothing:
-        rows = some.targets[None], smoothing, classes, snapshot.rows.dtype
-        some = replace(some, targets=smooth_labels(*rows)[0])
+        asked = some.targets[None], smoothing, classes, snapshot.rows.dtype
+        some = replace(some, targets=smooth_labels(*asked)[0])
     own = {name: value[here] for name, value in snapshot.integers.items()}
     local = score(task, snapshot.forward, snapshot.rows[here], own, some, snapshot.chunk)
     merged = snapshot.score_merged(task, some)
@@ -251,11 +251,9 @@ def robust_accuracy(
 
 def _by_role(group: str, local: Tensor, merged: Tensor) -> dict[str, float]:
     """Return one quantity of the local models and of their merge by its keys."""
+    found = {f"local_{name}": getattr(local, name)() for name in ("mean", "min", "max")}
     return {
-        f"{group}/local_mean": local.mean().item(),
-        f"{group}/local_min": local.min().item(),
-        f"{group}/local_max": local.max().item(),
-        f"{group}/merged": merged.item(),
+        f"{group}/{role}": x.item() for role, x in (found | {"merged": merged}).items()
     }
 
 
