@@ -62,8 +62,8 @@ a look at p = 8, where the error of its first layer hid that of the neurons (the
 smoothing, whose rise is within its noise; it is asked of the smoothed loss, which is what is
 trained. What to expect of asynchronous-stragglers and wait-free-steps was known from a prototype,
 not from these runs; their times and that of divshare-slow-links are of a machine that did much
-else, as are those of 2026-11-28. What slow links add to fragments, the last line of that claim, was written after a
-look at the two above it.
+else, as are those of 2026-11-28. What slow links add to fragments, the last line of that claim, was
+written after a look at the two above it.
 
 | claim | verdict | seeds | time | date | versions |
 |---|---|---|--:|---|---|
