@@ -158,9 +158,7 @@ def scores(snapshot: Snapshot) -> dict[str, float]:
 def train_loss(
     snapshot: Snapshot, *, samples: Count = 1024, smoothing: Share = 0.0
 ) -> dict[str, float]:
-    """Training loss of the local models and of their average, on whole samples.
-
-    In evaluation mode, and unlike ``loss/train`` free of the noise of mini-batches.
+    """Training loss of the local models and of their average, in evaluation mode.
 
     Args:
         snapshot: The models as they are, and how to evaluate them.
@@ -172,8 +170,10 @@ def train_loss(
         return {}
     first = train.subset(torch.arange(min(samples, len(train))))
     some = first.to(snapshot.rows.device, snapshot.rows.dtype)
-    task, here = replace(snapshot.task, accuracy=None), snapshot.evaluated
+    task, here = snapshot.task, snapshot.evaluated
     if smoothing:
+        # What is asked of a class means nothing of probabilities.
+        task = replace(task, accuracy=lambda outputs, targets: targets[..., 0])
         asked = some.targets[None], smoothing, classes, snapshot.rows.dtype
         some = replace(some, targets=smooth_labels(*asked)[0])
     own = {name: value[here] for name, value in snapshot.integers.items()}

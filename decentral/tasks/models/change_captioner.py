@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import isqrt, log
+from math import isqrt, log, pi
 from typing import Annotated, Literal
 
 import torch
@@ -10,6 +10,7 @@ from annotated_types import Ge
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn.functional import gelu
 
 from decentral.errors import ConfigError
 from decentral.registry import Count, Location, plugin
@@ -29,11 +30,7 @@ class Attend(nn.Module):
             nn.Linear(width, width) for _ in range(4)
         )
         # as torch's own attention does
-        for project in (
-            self.q_proj,
-            self.k_proj,
-            self.v_proj,
-        ):
+        for project in (self.q_proj, self.k_proj, self.v_proj):
             nn.init.xavier_uniform_(project.weight)
 
     def forward(
@@ -52,8 +49,12 @@ def sines(side: int, width: int) -> Tensor:
     # grid needs.
     rate = torch.exp(-log(100.0) * torch.arange(width // 4) / (width // 4))
     angle = torch.arange(side)[:, None] * rate
-    line = torch.cat([angle.sin(), angle.cos()], 1)  # [side, width / 2]
-    y, x = line[:, None].expand(-1, side, -1), line[None].expand(side, -1, -1)
+    return _on_grid(torch.cat([angle.sin(), angle.cos()], 1))
+
+
+def _on_grid(line: Tensor) -> Tensor:
+    """Return the codes [S, width / 2] of a row and a column together, [S^2, width]."""
+    y, x = line[:, None].expand(-1, len(line), -1), line.expand(len(line), -1, -1)
     return torch.cat([y, x], 2).flatten(0, 1)
 
 
@@ -77,12 +78,12 @@ class Difference(nn.Module):
 class TwoWay(nn.Module):
     """A change feature looks at itself and at both dates, and they look at it."""
 
-    def __init__(self, width: int, heads: int) -> None:
-        """Draw the block."""
+    def __init__(self, width: int, heads: int, mlp: nn.Module | None = None) -> None:
+        """Draw the block, with a feed-forward part of its own or one without biases."""
         super().__init__()
         self.own, self.across, self.back = (Attend(width, heads) for _ in range(3))
         self.norms = nn.ModuleList([nn.LayerNorm(width) for _ in range(3)])
-        self.mlp = Plain(width)
+        self.mlp = Plain(width) if mlp is None else mlp
 
     def forward(
         self, q: Tensor, a: Tensor, b: Tensor, place: Tensor, flags: Tensor
@@ -108,10 +109,8 @@ class TwoWay(nn.Module):
 
 
 class DifferenceAware(nn.Module):
-    """The difference-aware module of CCExpert (arXiv 2411.11360, 2024), for one
-    level of features.
-
-    Its gate over levels is 1 here.
+    """The difference-aware module of CCExpert (arXiv 2411.11360, 2024), for one level of
+    features.
     """
 
     def __init__(self, width: int, heads: int, depth: int = 2) -> None:
@@ -130,6 +129,61 @@ class DifferenceAware(nn.Module):
         return torch.cat([a + first, b + second], -2)
 
 
+def even_sines(side: int, width: int) -> Tensor:
+    """Return places on a grid, [side^2, width], as CCExpert's code has them."""
+    every = torch.arange(width // 2)
+    rate = 10_000.0 ** -(2 * (every // 2) / (width // 2))
+    spot = 2 * pi * (torch.arange(side) + 0.5) / side
+    angle = spot[:, None] * rate
+    return _on_grid(torch.where(every % 2 == 0, angle.sin(), angle.cos()))
+
+
+def _mlp(inputs: int, inside: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(inputs, inside), nn.GELU(), nn.Linear(inside, outputs))
+
+
+class CCExpert(nn.Module):
+    """The same module as its authors' code has it (github.com/Meize0729/CCExpert).
+
+    Features of several levels go through the same blocks, with flags of each block's
+    own and biases throughout, and are weighed by a gate over levels; the raw features
+    of the last are added.
+    """
+
+    def __init__(self, width: int, heads: int, side: int, depth: int = 2) -> None:
+        """Draw ``depth`` blocks for grids of ``side``."""
+        super().__init__()
+        self.difference = Difference(width)
+        wide = [(width, 4 * width, width) for _ in range(depth)]
+        self.blocks = nn.ModuleList([TwoWay(width, heads, _mlp(*one)) for one in wide])
+        self.flags = nn.Parameter(torch.randn(depth, 3, width))
+        self.gate = _mlp(3 * width, width, 1)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=INIT)
+                nn.init.zeros_(module.bias)
+        self.place: Tensor
+        self.register_buffer("place", even_sines(side, width), persistent=False)
+
+    def forward(self, a: Tensor, b: Tensor, place: Tensor) -> Tensor:
+        """Return the refined features of both dates plus the raw ones, [B, 2 N, D], of
+        features [B, levels N, D]; its places are its own.
+        """
+        # Levels are samples to the blocks: [B levels, N, D].
+        size = len(self.place)
+        x, y = (date.unflatten(-2, (-1, size)).flatten(0, 1) for date in (a, b))
+        q = torch.zeros_like(x)
+        for block, flags in zip(self.blocks, self.flags, strict=True):
+            q, x, y = block(q + self.difference(x, y), x, y, self.place, flags)
+        shape = (len(a), -1)
+        weight = (
+            self.gate(torch.cat([x, y, q], -1).mean(-2)).sigmoid().unflatten(0, shape)
+        )
+        weight = weight / (weight.sum(1, keepdim=True) + 1e-6)  # [B, levels, 1]
+        x, y = ((z.unflatten(0, shape) * weight[..., None]).sum(1) for z in (x, y))
+        return torch.cat([x + a[:, -size:], y + b[:, -size:]], -2)
+
+
 class Beside(nn.Module):
     """Both dates side by side, [A; B], and with ``difference`` B - A as well."""
 
@@ -142,13 +196,11 @@ class Beside(nn.Module):
     def forward(self, a: Tensor, b: Tensor, place: Tensor) -> Tensor:
         """Return features with places and flags, [B, 2 N or 3 N, D]."""
         parts = [a, b, b - a] if self.difference else [a, b]
-        return torch.cat(
-            [p + place + flag for p, flag in zip(parts, self.flags, strict=True)], -2
-        )
+        flagged = zip(parts, self.flags, strict=True)
+        return torch.cat([p + place + flag for p, flag in flagged], -2)
 
 
-#: What is added to the spread of a colour, so that one that is the same everywhere
-#: stays small.
+#: Added to the spread of a colour: one that is the same everywhere stays small.
 _FLAT = 0.05
 
 
@@ -161,7 +213,10 @@ def change_captioner(
     input_shape: tuple[int, ...],
     outputs: int,
     *,
-    fusion: Literal["difference_aware", "difference", "concat"] = "difference_aware",
+    fusion: Literal[
+        "difference_aware", "difference", "concat", "ccexpert"
+    ] = "difference_aware",
+    levels: Count = 1,
     width: Count = 32,
     heads: Count = 4,
     layers: Count = 2,
@@ -175,7 +230,8 @@ def change_captioner(
     Each colour of each image is standardised; three convolutions of stride 2 make
     (S/8)^2 tokens of ``width`` of each date. ``fusion``: ``difference_aware``
     (gated differences and two-way attention, after CCExpert), ``difference`` ([A;
-    B; B - A]) or ``concat`` ([A; B]), then ``mixers`` layers of self-attention, and
+    B; B - A]), ``concat`` ([A; B]) or ``ccexpert`` (the first as its authors' code
+    has it, over ``levels`` of features), then ``mixers`` layers of self-attention, and
     a decoder of ``layers`` layers. It goes on from ``start``, the
     ``merged.safetensors`` of a run; a fusion of another kind or size is drawn anew.
     ``train: fusion`` leaves all else as it is. (Wang et al., "CCExpert: advancing
@@ -185,6 +241,8 @@ def change_captioner(
         input_shape: Shape of one input.
         outputs: Outputs of the model: classes, or tokens.
         fusion: How the features of both dates meet.
+        levels: Levels of features, a convolution of stride 1 each after the first; all
+            but ``ccexpert`` take the last.
         width: Width of tokens.
         heads: Heads of every attention.
         layers: Layers of the decoder.
@@ -199,16 +257,17 @@ def change_captioner(
             f"need; use {4 * (width // 4 + 1)}."
         )
     side = isqrt(input_shape[0] // 6)  # of 6 S S + T with T below 6 (2 S + 1)
-    fused = (
-        DifferenceAware(width, heads)
-        if fusion == "difference_aware"
-        else Beside(width, fusion == "difference")
-    )
+    if fusion == "ccexpert":
+        fused: nn.Module = CCExpert(width, heads, -(-side // 8))
+    elif fusion == "difference_aware":
+        fused = DifferenceAware(width, heads)
+    else:
+        fused = Beside(width, fusion == "difference")
     mixed = [
         Layer(width, heads, nn.LayerNorm, Plain, causal=False) for _ in range(mixers)
     ]
     decoder = Decoder(width, heads, layers, input_shape[0] - 6 * side**2, outputs)
-    model = Captioner(side, width, nn.ModuleList([fused, *mixed]), decoder)
+    model = Captioner(side, width, nn.ModuleList([fused, *mixed]), decoder, levels)
     if start is not None:
         _go_on(model, start)
     if train == "fusion":
@@ -228,9 +287,8 @@ def _go_on(model: Captioner, start: str) -> None:
     )
 
     def same(names: set[str]) -> bool:
-        return all(
-            n in own and n in held and own[n].shape == held[n].shape for n in names
-        )
+        both = own.keys() & held.keys()
+        return all(n in both and own[n].shape == held[n].shape for n in names)
 
     if not same(rest):
         raise ConfigError(
@@ -257,9 +315,9 @@ class Captioner(nn.Module):
     """Pixels and words [B, 6 S S + T] to scores of the next words [B, T, V]."""
 
     def __init__(
-        self, side: int, width: int, fusion: nn.ModuleList, decoder: Decoder
+        self, side: int, width: int, fusion: nn.ModuleList, decoder: Decoder, levels: int
     ) -> None:
-        """Put the encoder below."""
+        """Put the encoder below, with so many levels."""
         super().__init__()
         self.side = side
         self.encoder = nn.Sequential(
@@ -267,6 +325,8 @@ class Captioner(nn.Module):
             nn.Conv2d(width // 2, width, 3, 2, 1), nn.GELU(),
             nn.Conv2d(width, width, 3, 2, 1),
         )  # fmt: skip
+        more = (nn.Conv2d(width, width, 3, 1, 1) for _ in range(levels - 1))
+        self.deeper = nn.ModuleList(more)
         self.norm = nn.LayerNorm(width)
         self.fusion, self.decoder = fusion, decoder
         self.place: Tensor
@@ -285,15 +345,18 @@ class Captioner(nn.Module):
         return self.decoder(inputs[..., pixels:].long(), memory)
 
     def _tokens(self, images: Tensor) -> Tensor:
-        """Return the features [B, N, D] of one date, every colour first
-        standardised.
+        """Return the features [B, N, D] of one date, every colour first standardised, or
+        those of every level one after another.
         """
-        middle, spread = (
-            images.mean((-2, -1), keepdim=True),
-            images.std((-2, -1), keepdim=True),
-        )
+        middle = images.mean((-2, -1), keepdim=True)
+        spread = images.std((-2, -1), keepdim=True)
         even = (images - middle) / (spread + _FLAT)
-        return self.norm(self.encoder(even).flatten(-2).transpose(-2, -1))
+        maps = [self.encoder(even)]
+        for convolve in self.deeper:
+            maps.append(maps[-1] + convolve(gelu(maps[-1])))
+        seen = maps if isinstance(self.fusion[0], CCExpert) else maps[-1:]
+        levels = [self.norm(one.flatten(-2).transpose(-2, -1)) for one in seen]
+        return torch.cat(levels, -2)
 
 
 class Decoder(nn.Module):
