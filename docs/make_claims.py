@@ -44,7 +44,8 @@ Sections of 2026-11-25, and those of the asynchronous claims, show the expectati
 since then hearts have got intervals, and some were moved: that of change-captioning from side by
 side to subtraction, that of gradpower from a closed form to a language model, that of
 decentralized-can-be-faster from a loop of numpy to unlike data in runs, that of single-merge from 5
-points to 1, with data drawn as its authors do. The least by which local models must look poorer in
+points to 1, with data drawn as its authors do. Times of 2026-11-28 are of one thread of a machine
+whose two cores up to twenty processes shared. The least by which local models must look poorer in
 single-merge, a point, was set after a look at three seeds. The rates that gradpower and blockwise
 try were moved down by a factor of 2 after three seeds of 400 steps whose best lay at their lower
 edge: gradpower is shown so; rates by block were 0.044 ± 0.037 better there, which is no answer.

@@ -112,6 +112,9 @@ def test_training_loss_is_that_of_the_training_samples() -> None:
     assert found["train_loss/merged"] == pytest.approx(4.5, abs=0.02)
     smoothed = find("metric", "train_loss").target(snapshot_of(task, rows), smoothing=0.2)
     assert smoothed["train_loss/local_max"] == pytest.approx(0.9 * 9.0, abs=1e-3)
+    blank, task = torch.zeros(2, 24, dtype=torch.float64), blobs()
+    even = find("metric", "train_loss").target(snapshot_of(task, blank), smoothing=0.1)
+    assert even["train_loss/merged"] == pytest.approx(log(len(task.classes or ())))
 
 
 @pytest.mark.parametrize(("eps", "right"), [(0.3, 1.0), (0.6, 0.5), (1.2, 0.0)])
