@@ -60,11 +60,11 @@ switching, 0.091, is that of small batches throughout; that it catches up is no 
 as there is no gap before the switch. The generalised head of induction-heads was given p = 14 after
 a look at p = 8, where the error of its first layer hid that of the neurons (their power was 1.66 to
 1.71). That the loss of late-sam grows exponentially was first asked of the loss without label
-smoothing, whose rise is within its noise; it is asked of the smoothed loss, which is what is
-trained. What to expect of asynchronous-stragglers and wait-free-steps was known from a prototype,
-not from these runs; their times and that of divshare-slow-links are of a machine that did much
-else, as are those of 2026-11-28. What slow links add to fragments, the last line of that claim, was
-written after a look at the two above it.
+smoothing, whose rise is within its noise; it is asked of the smoothed loss now, which is what is
+trained, and that was not run yet. What to expect of asynchronous-stragglers and wait-free-steps was
+known from a prototype, not from these runs; their times and that of divshare-slow-links are of a
+machine that did much else, as are those of 2026-11-28. What slow links add to fragments, the last
+line of that claim, was written after a look at the two above it.
 
 | claim | verdict | seeds | time | date | versions |
 |---|---|---|--:|---|---|
