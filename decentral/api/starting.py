@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -239,10 +240,9 @@ def restart(
     refuse_kept(path, stored, anew, CHANGEABLE)
     wanted = Change.of(change)
     allowed = Trust.of(trust, objects, wanted.settings, wanted.files)
+    read = partial(run_config, path, goes_on=True, trust=allowed, **objects)
     try:
-        config = run_config(
-            path, goes_on=True, change=wanted.settings, trust=allowed, **objects
-        )
+        config = read(change=wanted.settings)
     except Untrusted:
         # A file of one's own run that has changed since is told as that.
         saved, known = newest(Path(path)), recorded()
@@ -261,16 +261,16 @@ def restart(
     _refuse_finished(Path(path), wanted)  # without touching its folder
     with ExitStack() as undo:
         folder = undo.enter_context(RunFolder.claim(Path(path)))
-        if wanted.settings and not (folder.path / "summary.json").exists():
-            stands = run_config(path, goes_on=True, trust=allowed, **objects)
-            if _is_made(folder.path, wanted, config, stands):
-                wanted, config = UNCHANGED, stands
+        if _is_made(folder.path, wanted, config, read):
+            wanted, config = UNCHANGED, read()
         run = undo.enter_context(_going_on(folder, config, wanted))
         undo.pop_all()
     return run
 
 
-def _is_made(path: Path, change: Change, config: Config, stands: Config) -> bool:
+def _is_made(
+    path: Path, change: Change, config: Config, read: Callable[[], Config]
+) -> bool:
     """Whether all of a change was made before: the command that made it was killed on
     its way, and is given again.
 
@@ -278,16 +278,23 @@ def _is_made(path: Path, change: Change, config: Config, stands: Config) -> bool
         path: The run folder.
         change: What the user has named.
         config: The run with the change.
-        stands: The run as its folder keeps it.
+        read: Reads the run as its folder keeps it.
     """
     saved = newest(path)
-    if saved is None or change.files or {*change.settings} & {*MOVABLE}:
+    if (
+        saved is None
+        or change.files
+        or not change.keys
+        or {*change.settings} & {*MOVABLE}
+    ):
         return False
     # Until the checkpoint is one of the changed run, the change is to be made again.
     stated = saved.identity.get("settings", {})
-    edited = find_edited(stated, run_settings(path, goes_on=True))
+    if find_edited(stated, run_settings(path, goes_on=True)):
+        return False
+    stands, finished = read(), (path / "summary.json").exists()
     same = all(getattr(config, key) == getattr(stands, key) for key in change.keys)
-    return same and not edited
+    return same and not finished
 
 
 def _going_on(
