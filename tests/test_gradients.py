@@ -26,7 +26,12 @@ from decentral.gradients import (
     make_looped_forward,
     make_stacked_forward,
 )
-from decentral.gradients.base import ROWS, count_saved_numbers, rows_at_once
+from decentral.gradients.base import (
+    ROWS,
+    count_saved_numbers,
+    repeated_layers,
+    rows_at_once,
+)
 from decentral.layout import Layout
 from decentral.tasks.models.transformer import gpt, vit
 from decentral.tasks.models.vision import cnn, mlp, resnet20
@@ -721,3 +726,93 @@ class Normalised(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.answer(self.norm(self.convolve(x)).mean((2, 3)))
+
+
+# --- activations that are computed again ----------------------------------------------------------
+
+TEXT = {"task": "text(context=16)", "replicas": "loop", "nodes": 2, "init": "independent"}
+SMALL = "model_type=gpt2, n_layer=2, n_embd=16, n_head=2"
+AGAIN: dict[str, dict[str, Any]] = {
+    "gpt": {"model": "gpt(layers=2, width=16, heads=2)"},
+    "in bfloat16": {"model": "gpt(layers=2, width=16, heads=2)", "precision": "bfloat16"},
+    "in small batches": {"model": "gpt(layers=2, width=16, heads=2)", "micro_batch": 3},
+    "moe": {"model": "qwen2_moe(layers=2, width=16, heads=2)"},
+    "vit": {"model": "vit(layers=2, width=16, heads=2)", "task": "digits"},
+    "transformers, with dropout": {"model": f"hf(config={{{SMALL}}})"},
+    "adapters": {"model": f"lora(config={{{SMALL}}}, rank=2)"},
+}
+
+
+@pytest.mark.parametrize("name", list(AGAIN))
+def test_layers_that_are_computed_again_change_no_bit(name: str) -> None:
+    blocks = [
+        tiny_block(**TEXT | AGAIN[name], activation_checkpointing=again)
+        for again in (False, True)
+    ]
+    for block in blocks:
+        for _ in range(2):
+            block.gradient()
+            block.adapt()
+    plain, again = blocks
+    assert "computed again" in again.pipeline.reason
+    assert plain.grads.norm() > 0
+    assert torch.equal(plain.grads, again.grads)
+    assert torch.equal(plain.rows, again.rows)
+    assert torch.equal(plain.losses, again.losses)
+
+
+def most_held(block: Any) -> int:
+    """Return the bytes that a gradient holds at most, beside what was there before."""
+    cpu = torch.profiler.ProfilerActivity.CPU
+    with torch.profiler.profile(activities=[cpu], profile_memory=True) as seen:
+        block.gradient()
+    events = [e for e in seen.profiler.kineto_results.events() if e.name() == "[memory]"]
+    held = most = 0
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        held += event.nbytes()
+        most = max(most, held)
+    return most
+
+
+def test_layers_that_are_computed_again_hold_less_memory_as_the_estimate_says() -> None:
+    deep = {"model": "gpt(layers=6, width=16, heads=2)", "nodes": 1, "batch": 32}
+    blocks = [
+        tiny_block(**TEXT | deep, activation_checkpointing=again)
+        for again in (False, True)
+    ]
+    for block in blocks:
+        block.gradient()  # what is made once is made
+    plain, again = map(most_held, blocks)
+    assert again < 0.6 * plain
+    expected, less = (block.setup.activation_memory for block in blocks)
+    assert less < 0.6 * expected
+
+
+def test_what_is_repeated_are_layers_of_parts_in_lists() -> None:
+    part = lambda: nn.Sequential(nn.Linear(2, 2), nn.ReLU())  # noqa: E731
+    assert repeated_layers(part()) == []
+    inside = [Attention(), Attention()]
+    held = nn.ModuleDict({"layers": nn.ModuleList(inside), "head": nn.Linear(2, 2)})
+    assert repeated_layers(held) == inside
+    assert (
+        repeated_layers(nn.Sequential(nn.Sequential(*inside), nn.Linear(2, 2))) == inside
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"task": "digits", "model": "mlp"}, "has no layers of parts"),
+        (
+            {"task": "digits", "model": "resnet20(norm=batch)"},
+            "does not come out the same",
+        ),
+        ({"replicas": "vmap"}, "leave replicas vmap out"),
+        ({"compile": "default"}, "leave compile out"),
+    ],
+)
+def test_models_that_cannot_be_computed_again_are_refused(
+    settings: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        tiny_block(**settings, activation_checkpointing=True)

@@ -310,6 +310,14 @@ CASES = [
     launch("rates of nobody", "node_lr=3"),
     launch("slow momentum at many rates", "node_lr.0=3 algorithm=slowmo"),
     launch("double rows in bfloat16", "precision=bfloat16 dtype=float64"),
+    launch(
+        "layers again, all rows together", "activation_checkpointing=true replicas=vmap"
+    ),
+    launch("layers again, of which there are none", "activation_checkpointing=true"),
+    launch(
+        "layers again, with statistics of batches",
+        "activation_checkpointing=true model=resnet20(norm=batch)",
+    ),
     launch("compiled one at a time", "compile=default replicas=loop"),
     # what is on in phases
     launch("phase that stops before it starts", "sam.start=80% sam.stop=20%"),

@@ -369,6 +369,7 @@ class Settings(Parts, total=False):
     mixing: Literal["auto", "ordered"] | None
     dtype: Literal["float32", "float64"] | None
     precision: Literal["same", "bfloat16"] | None
+    activation_checkpointing: bool | None
     compile: Literal["default", "reduce-overhead"] | None
     device: str | None
     threads: int | Literal["auto"] | None

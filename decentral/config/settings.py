@@ -182,12 +182,14 @@ class Config(BaseModel):
         "float32", description="precision of the rows"
     )
     precision: Literal["same", "bfloat16"] = Field(
-        "same",
-        description="of forward and backward passes in training; same: that of the rows",
+        "same", description="of forward and backward passes; same: that of the rows"
+    )
+    activation_checkpointing: bool = Field(
+        False,
+        description="repeated layers keep their inputs only: less memory, more time",
     )
     compile: Literal["default", "reduce-overhead"] | None = Field(
-        None,
-        description="mode of torch.compile, for all rows together; none: not compiled",
+        None, description="mode of torch.compile, all rows together; none: not compiled"
     )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
     threads: Count | Auto = Field(

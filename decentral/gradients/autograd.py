@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.checkpoint import checkpoint
 
+from decentral.gradients.base import repeated_layers
 from decentral.gradients.draws import key_buffers
 from decentral.gradients.kernels import kernels_of
 from decentral.gradients.layers import layer_forward
@@ -76,11 +79,27 @@ class LoopGradient:
     kind = "loop"
 
     def __init__(
-        self, model: nn.Module, layout: Layout, loss: Callable[[Tensor, Tensor], Tensor]
+        self,
+        model: nn.Module,
+        layout: Layout,
+        loss: Callable[[Tensor, Tensor], Tensor],
+        again: bool = False,
     ) -> None:
-        """Prepare for one model, its layout, and a loss that averages over a batch."""
+        """Prepare for one model.
+
+        Args:
+            model: The module.
+            layout: Where each parameter stands in a row.
+            loss: Averages over a batch.
+            again: Whether repeated layers keep their inputs only, and are computed
+                again on the way back.
+        """
         self.layout, self.loss = layout, loss
         self.model = share_parameters(model).train()
+        for layer in repeated_layers(self.model) if again else ():
+            # Over the method, so that no parameter gets another name.
+            whole = partial(checkpoint, layer.forward, use_reentrant=False)
+            object.__setattr__(layer, "forward", whole)
         self.parameters = dict(self.model.named_parameters())
         self.buffers = dict(self.model.named_buffers())
         #: Where the module keeps each buffer: the module of which it is, and its

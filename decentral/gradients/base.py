@@ -64,23 +64,60 @@ ROWS, _FEW = 32, 1 << 17
 _KEPT = {"cpu": 1 << 26, "cuda": 1 << 30}
 
 
-def count_saved_numbers(model: nn.Module, inputs: Tree) -> int:
+def repeated_layers(model: nn.Module) -> list[nn.Module]:
+    """Return the outermost layers that stand in lists, such as a transformer's.
+
+    Lists of lists are entered; a layer of no parts, such as Linear, is none.
+    """
+    found: list[nn.Module] = []
+    lists = (nn.ModuleList, nn.Sequential)
+    for part in model.children():
+        if isinstance(model, lists) and not isinstance(part, lists):
+            found += [part] if next(part.children(), None) is not None else []
+        else:
+            found += repeated_layers(part)
+    return found
+
+
+def count_saved_numbers(model: nn.Module, inputs: Tree, again: bool = False) -> int:
     """Return how many numbers a model keeps for its backward pass on ``inputs`` [B,
     ...].
+
+    Args:
+        model: The module.
+        inputs: Inputs of one batch.
+        again: Whether repeated layers are computed again on the way back: all keep
+            their inputs, and one at a time the rest.
     """
     probe = share_parameters(model).eval()
     own = {
         tensor.untyped_storage().data_ptr()
         for tensor in [*probe.parameters(), *probe.buffers()]
     }
-    kept: dict[int, int] = {}
+    # By layer; None: what belongs to no layer that is computed again.
+    within: dict[nn.Module | None, dict[int, int]] = {None: {}}
+    now: list[nn.Module | None] = [None]
+
+    def enter(layer: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+        now[0], within[layer] = layer, {}
+        for tensor in (*given, *named.values()):
+            if isinstance(tensor, Tensor):
+                within[None][tensor.untyped_storage().data_ptr()] = tensor.numel()
+
+    def leave(*_: Any) -> None:
+        now[0] = None
+
+    for layer in repeated_layers(probe) if again else ():
+        layer.register_forward_pre_hook(enter, with_kwargs=True)
+        layer.register_forward_hook(leave)
 
     def pack(tensor: Tensor) -> Tensor:
         place = tensor.untyped_storage().data_ptr()
         # Parameters are kept as well, but are there anyway; what two layers keep
         # counts once.
         if place not in own:
-            kept[place] = tensor.untyped_storage().nbytes() // tensor.element_size()
+            size = tensor.untyped_storage().nbytes() // tensor.element_size()
+            within[now[0]][place] = size
         return tensor
 
     def unpack(tensor: Any) -> Any:
@@ -95,7 +132,8 @@ def count_saved_numbers(model: nn.Module, inputs: Tree) -> int:
     ):
         output = probe(tree_map(Tensor.clone, inputs))
     del output
-    return sum(kept.values())
+    always, *layers = (sum(kept.values()) for kept in within.values())
+    return always + max(layers, default=0)
 
 
 def rows_at_once(kept: int, parameters: int, device: torch.device) -> int:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from math import inf
 
 import torch
@@ -21,6 +22,7 @@ from decentral.gradients.base import (
     Loss,
     Reduced,
     count_saved_numbers,
+    repeated_layers,
     rows_at_once,
 )
 from decentral.gradients.kernels import kernels_of
@@ -54,6 +56,7 @@ def choose(
     precision: str = "same",
     mode: str | None = None,
     label: str = "the model",
+    again: bool = False,
 ) -> tuple[Gradient, str]:
     """Return the gradient for ``replicas: vmap | loop | auto | tune`` and, in
     words, why.
@@ -72,11 +75,19 @@ def choose(
         precision: ``same`` or ``bfloat16``.
         mode: Mode of ``torch.compile``; none: not compiled.
         label: What messages call the model.
+        again: Whether repeated layers are computed again on the way back.
     """
     silence_vmap()
     # Trials change buffers and draw numbers: those of the run stay as they are.
     model, batch = share_parameters(model).train(), probe()
-    loop: Gradient = _loop(model, layout, loss, batch, label)
+    apart = _loop(model, layout, loss, batch, label)
+    loop: Gradient = apart
+    if again:
+        loop = _recomputing(apart, model, layout, loss, batch, label)
+        why = "one row at a time, layers computed again on the way back"
+        if precision == "bfloat16":
+            return Reduced(loop), f"{why}, in bfloat16"
+        return loop, why
     kept = count_saved_numbers(model, tree_at(batch.inputs, 0))
     at_once = rows_at_once(kept, layout.width, batch.keys.device)
     if mode is not None:
@@ -104,8 +115,8 @@ def choose(
         why = _time_gradients(loop, together, model, layout, batch)
     if why is None:
         return together, how
-    apart = "one row at a time" + (", in bfloat16" if precision == "bfloat16" else "")
-    return loop, f"{apart}: {why}"
+    how = "one row at a time" + (", in bfloat16" if precision == "bfloat16" else "")
+    return loop, f"{how}: {why}"
 
 
 def _together(
@@ -213,6 +224,47 @@ def _loop(
             "as gradients tell; leave out torch.no_grad, detach and numpy on the way to it."
         )
     return loop
+
+
+def _recomputing(
+    plain: LoopGradient,
+    model: nn.Module,
+    layout: Layout,
+    loss: Loss,
+    batch: Batch,
+    label: str,
+) -> LoopGradient:
+    """Return a loop with activation checkpointing, or refuse a model that it changes.
+
+    Args:
+        plain: The loop without.
+        model: The module.
+        layout: Where each parameter stands in a row.
+        loss: The task's loss.
+        batch: A batch to try it on.
+        label: What messages call the model.
+    """
+    if not repeated_layers(model):
+        raise ConfigError(
+            f"activation_checkpointing: {label} has no layers of parts in an nn.ModuleList or "
+            "nn.Sequential, which could be computed again; leave it out."
+        )
+    found = LoopGradient(model, layout, loss, again=True)
+    found.draws, batch = plain.draws, _first(batch, 1)
+    results: list[list[Tensor]] = []
+    problem = None
+    for loop in (plain, found):
+        rows, integers = _copies(model, layout, 1)
+        out = torch.zeros_like(rows)
+        problem = _problem(partial(loop, rows, integers, batch, out))
+        results.append([out, rows, *integers.values()])
+    if problem or not all(map(torch.equal, *results)):
+        why = problem or "statistics of batches, say, are counted twice"
+        raise ConfigError(
+            f"activation_checkpointing: {label} does not come out the same when its layers are "
+            f"computed again ({why}); leave it out."
+        )
+    return found
 
 
 def _trial(

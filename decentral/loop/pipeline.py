@@ -218,6 +218,7 @@ def gradient_of(setup: Setup, nodes: int, sampler: Sampler) -> tuple[Gradient, s
         setup.config.precision,
         setup.config.compile,
         label,
+        setup.config.activation_checkpointing,
     )
 
 
@@ -261,6 +262,11 @@ def check_methods(config: Config, task: Task, model: nn.Module) -> None:
         raise ConfigError(
             f"compile: what is compiled computes all rows together; leave replicas "
             f"{config.replicas} or compile out."
+        )
+    if config.activation_checkpointing and (config.compile or config.replicas == "vmap"):
+        other = "compile" if config.compile else "replicas vmap"
+        raise ConfigError(
+            f"activation_checkpointing computes one row at a time; leave {other} out."
         )
     for name in METHODS:
         chosen: Timed | None = getattr(config, name)

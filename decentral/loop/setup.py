@@ -213,7 +213,8 @@ class Setup(CommunicationSetup):
         single sample.
         """
         two = tree_map(lambda one: one.repeat_interleave(2, 0), self.train.first)
-        return -(-count_saved_numbers(self.model, two) // 2)
+        again = self.config.activation_checkpointing
+        return -(-count_saved_numbers(self.model, two, again) // 2)
 
     @property
     def notes(self) -> tuple[str, ...]:
