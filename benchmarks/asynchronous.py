@@ -4,9 +4,10 @@
     python benchmarks/asynchronous.py --tables speed gain --nodes 16 64 1024
 
 ``speed``: node-steps per CPU second over those of the synchronous loop with gossip at every step
-and of one gradient at a time, in one run. ``gain``: growth of the mean model per update of all
-nodes, for updates of 1. ``straggler``: simulated seconds to a loss, one of sixteen nodes five times
-slower, over those without. ``data``: the weight of the slow node's data in the stationary point of
+and of one gradient at a time, in one run. ``planning``: CPU time of an update of next to nothing,
+and how much of it is planning. ``gain``: growth of the mean model per update of all nodes, for
+updates of 1. ``straggler``: simulated seconds to a loss, one of sixteen nodes five times slower,
+over those without. ``data``: the weight of the slow node's data in the stationary point of
 quadratics, times N. ``gossipy``: CPU time of an update beside that of gossipy on the same job,
 where it is installed (PyPI: gossipy-dfl 0.0.1, which needs torchvision, dill and tqdm, too).
 """
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -100,6 +102,61 @@ def speed(nodes: list[int], seconds: float) -> None:
             ])  # fmt: skip
     head = ["nodes", "algorithm", "us", "over rounds", "over one at a time", "width"]
     table("Node-steps per CPU second, digits, MLP of 26,122 parameters, ring", head, rows)
+
+
+def planning(nodes: list[int], seconds: float) -> None:
+    """Print the CPU time of an update of next to nothing, what computes gradients and changes rows
+    apart from the rest, which is planning."""
+    rows: list[list[str]] = []
+    for count in nodes:
+        for name in ("ad_psgd", "swift", "gossip_learning"):
+            block = begun(
+                task="quadratic(dimension=4)",
+                steps=100_000,
+                batch=1,
+                nodes=count,
+                algorithm=name,
+            )
+            simulation = block.simulation
+            assert simulation is not None
+            spent = [0.0]
+
+            def timed(
+                do: Callable[[], None], spent: list[float] = spent
+            ) -> Callable[[], None]:
+                def watched() -> None:
+                    before, begin = spent[0], time.process_time()
+                    do()
+                    # What it has called itself is in this already.
+                    spent[0] = before + time.process_time() - begin
+
+                return watched
+
+            simulation.operations.finish = timed(simulation.operations.finish)
+            simulation.flight.compute = timed(simulation.flight.compute)
+            advance(block, 1)
+            slices: list[tuple[float, float, float]] = []
+            end = time.perf_counter() + seconds
+            while not slices or time.perf_counter() < end:
+                begin, spent[0], events = time.process_time(), 0.0, simulation.queue.count
+                advance(block, 1)
+                whole = time.process_time() - begin
+                happened = simulation.queue.count - events
+                slices.append(
+                    (whole / count, spent[0] / count, (whole - spent[0]) / happened)
+                )
+            whole, done, event = (least * 1e6 for least in min(slices))
+            rows.append(
+                [f"{count:,}", f"`{name}`", f"{whole:.0f}", f"{done:.0f}", f"{event:.1f}"]
+            )
+    head = [
+        "nodes",
+        "algorithm",
+        "us an update",
+        "of it gradients and rows",
+        "planning an event",
+    ]
+    table("CPU microseconds of an update, rows of 4 numbers, ring", head, rows)
 
 
 def gossipy_update_us(nodes: int, seconds: float) -> float:
@@ -310,7 +367,7 @@ def data(seeds: int) -> None:
 def main() -> None:
     """Print the tables that are asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
-    tables = ("speed", "gain", "straggler", "data")
+    tables = ("speed", "planning", "gain", "straggler", "data")
     parser.add_argument(
         "--tables", nargs="*", default=tables, choices=(*tables, "gossipy")
     )
@@ -324,6 +381,8 @@ def main() -> None:
     torch.set_num_threads(1)
     if "speed" in asked.tables:
         speed(asked.nodes, asked.seconds)
+    if "planning" in asked.tables:
+        planning(asked.nodes, asked.seconds)
     if "gossipy" in asked.tables:
         gossipy(asked.nodes, asked.seconds)
     if "gain" in asked.tables:
