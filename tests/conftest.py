@@ -186,6 +186,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     places = {name: place for place, name in enumerate(LONG)}
     items.sort(key=lambda item: places.get(item.path.stem, len(LONG)))
     for item in items:
+        if item.get_closest_marker("soak"):
+            # However busy a machine is: the limits of the suite are none of the soak's.
+            item.add_marker(pytest.mark.timeout(0), append=False)
         for what in _needs(item):
             if what not in _PROBES:
                 known = ", ".join(sorted(_PROBES))
