@@ -15,7 +15,7 @@ pytestmark = pytest.mark.needs("cuda")
 CASES: dict[str, dict[str, Any]] = {
     "mlp": {},
     "convolutions, batch norm": {"task": "digits", "model": "cnn(channels=[4, 8], norm=batch)"},
-    "gpt by vmap": {
+    "gpt layer by layer": {
         "task": "text(context=16)", "model": "gpt(layers=1, width=8, heads=2)", "replicas": "vmap",
     },
     "one row at a time": {"replicas": "loop"},

@@ -655,7 +655,11 @@ REDUCED: dict[str, dict[str, Any]] = {
         "task": "digits",
         "model": "cnn(channels=[4, 8], norm=batch)",
     },
-    "by vmap": {"task": "text(context=16)", "model": "gpt(layers=1, width=8, heads=2)"},
+    "layer by layer, gpt": {
+        "task": "text(context=16)",
+        "model": "gpt(layers=1, width=8, heads=2)",
+    },
+    "by vmap": {"task": "induction"},
     "one row at a time": {"task": "digits", "model": "mlp", "replicas": "loop"},
 }
 
