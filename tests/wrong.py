@@ -314,9 +314,9 @@ CASES = [
         "layers again, all rows together", "activation_checkpointing=true replicas=vmap"
     ),
     launch("layers again, of which there are none", "activation_checkpointing=true"),
-    launch(
+    Case(
         "layers again, with statistics of batches",
-        "activation_checkpointing=true model=resnet20(norm=batch)",
+        "launch --task digits --model resnet20 nodes=2 steps=2 activation_checkpointing=true",
     ),
     launch("compiled one at a time", "compile=default replicas=loop"),
     # what is on in phases
