@@ -61,10 +61,12 @@ as there is no gap before the switch. The generalised head of induction-heads wa
 a look at p = 8, where the error of its first layer hid that of the neurons (their power was 1.66 to
 1.71). That the loss of late-sam grows exponentially was first asked of the loss without label
 smoothing, whose rise is within its noise; it is asked of the smoothed loss now, which is what is
-trained, and that was not run yet. What to expect of asynchronous-stragglers and wait-free-steps was
-known from a prototype, not from these runs; their times and that of divshare-slow-links are of a
-machine that did much else, as are those of 2026-11-28. What slow links add to fragments, the last
-line of that claim, was written after a look at the two above it.
+trained, and that was not run yet. That open lines leave open what they would decide, and do not
+count as lost, was set after decentralized-can-be-faster had ended with two of them. What to expect
+of asynchronous-stragglers and wait-free-steps was known from a prototype, not from these runs;
+their times and that of divshare-slow-links are of a machine that did much else, as are those of
+2026-11-28. What slow links add to fragments, the last line of that claim, was written after a look
+at the two above it.
 
 | claim | verdict | seeds | time | date | versions |
 |---|---|---|--:|---|---|

@@ -71,6 +71,26 @@ def test_a_verdict_needs_the_heart_and_half_of_the_rest(
 
 
 @pytest.mark.parametrize(
+    ("rest", "judged"),
+    [
+        ("met met open", PARTLY),
+        ("met open open", OPEN),
+        ("lost open open", OPEN),
+        ("lost lost open", FAILS),
+        ("open", OPEN),
+    ],
+)
+def test_what_is_open_leaves_open_what_it_would_decide(rest: str, judged: str) -> None:
+    values = {"met": [1.0, 1.01], "lost": [-1.0, -1.01], "open": [-1.0, 1.0]}
+    others = [
+        Expectation(f"{place}", "", low=0.0, over="interval", effect=0.5)
+        for place in range(len(rest.split()))
+    ]
+    figures = {str(place): values[word] for place, word in enumerate(rest.split())}
+    assert verdict([HEART, *others], {"a": [1.0], **figures}) == judged
+
+
+@pytest.mark.parametrize(
     ("values", "judged"),
     [
         ([0.02, 0.021, 0.022], HOLDS),  # 0.021 plus or minus 0.0025

@@ -28,7 +28,8 @@ def verdict(expected: Sequence[Expectation], figures: dict[str, list[float]]) ->
     them.
 
     A condition that is not met leaves nothing to judge. The first expectation that is
-    evidence is the heart of a claim; of the others half must be met.
+    evidence is the heart of a claim; of the others half must be met. Where those that
+    are open could still make up that half, so is the claim.
 
     >>> heart, rest = Expectation("a", "", low=0), Expectation("b", "", low=0)
     >>> verdict([heart, rest, rest], {"a": [1.0], "b": [-1.0]})
@@ -46,9 +47,11 @@ def verdict(expected: Sequence[Expectation], figures: dict[str, list[float]]) ->
     first, *others = [met for one, met in judged if one.role == "evidence"]
     if first is None:
         return OPEN
-    met = sum(one is True for one in others)
-    if not first or 2 * met < len(others):
+    met, lost = (sum(one is answer for one in others) for answer in (True, False))
+    if not first or 2 * lost > len(others):
         return FAILS
+    if 2 * met < len(others):
+        return OPEN
     return HOLDS if met == len(others) else PARTLY
 
 
