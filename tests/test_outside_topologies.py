@@ -130,7 +130,7 @@ def test_who_lacks_topohub_is_told_how_to_install_it(
 ) -> None:
     monkeypatch.setattr("decentral.topology.outside.find_spec", lambda name: None)
     with pytest.raises(
-        ConfigError, match=r"needs the package topohub; .* 'decentral\[graphs\]'"
+        ConfigError, match=r"needs the package topohub; install it with: .*\[graphs\]'"
     ):
         build("topology", "topohub:topozoo/Abilene")
 
