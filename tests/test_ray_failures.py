@@ -128,6 +128,7 @@ def test_two_actors_draw_the_nodes_that_one_process_draws(
 
 
 @pytest.mark.hosts
+@pytest.mark.usefixtures("drawn")
 def test_a_run_folder_is_as_it_was(launch: Launch, regenerate: bool) -> None:
     out = launch(steps=12, checkpoint_every=6, eval_every=6, keep_checkpoints=2)
     as_it_was(out, "ray", regenerate)
