@@ -342,6 +342,7 @@ CASES = [
         "moving whole numbers", "launch --task plugins.py:tokens nodes=2 adversarial=0.1"
     ),
     # batches and budgets of data
+    Case("a codec where nothing gossips", "launch --algorithm diloco codec=int8"),
     Case("epochs of one node", "launch --data 3epochs/node"),
     Case("unreadable amount", "launch --data plenty"),
     Case("amount below 1", "launch --data 0.3"),

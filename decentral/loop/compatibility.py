@@ -13,6 +13,7 @@ import torch
 from decentral.algorithms.base import CONDITIONS, time_of
 from decentral.config import Config
 from decentral.errors import ConfigError
+from decentral.exchange.aggregation import refuse_unused
 from decentral.faults.base import Faults
 from decentral.layout import Layout
 from decentral.mixing.base import Mixer
@@ -74,6 +75,14 @@ def refuse_unsound(
                     f"{part.plugin.kind} {part.name!r} is not sound {CONDITIONS[condition]}; "
                     f"{_because_of_faults(condition, planner) or remedy}."
                 )
+    schedule = planner.schedule
+    # What has settings may gossip in a longer run, or by another setting.
+    if not (schedule.closed_loop or schedule.rule.settings):
+        who = f"communication {schedule.rule.name!r}, which never gossips,"
+        refuse_unused(parts, who, lambda: any(
+            not isinstance(action, Merge) and action > 0
+            for _, action in planner.decisions()
+        ))  # fmt: skip
 
 
 def _because_of_faults(condition: str, planner: RoundPlanner) -> str:
@@ -117,15 +126,7 @@ def refuse_rounds(parts: Mapping[str, ConfiguredPlugin], faults: Faults) -> None
             f"faults: {faults.rules[0].name} strikes gossip, and algorithm {algorithm!r} has none; "
             "leave it out, or use algorithm dsgd."
         )
-    if not traits_of(parts["codec"], CodecTraits).uncoded:
-        raise ConfigError(
-            f"algorithm {algorithm!r} takes no codec: only gossip is coded; leave codec out."
-        )
-    if not traits_of(parts["aggregation"], AggregationTraits).linear:
-        raise ConfigError(
-            f"algorithm {algorithm!r} takes no aggregation: nothing is received from neighbours; "
-            "leave aggregation out."
-        )
+    refuse_unused(parts, f"algorithm {algorithm!r}", lambda: False)
     attack = parts.get("attack")
     if attack is not None and not traits_of(attack, AttackTraits).data:
         raise ConfigError(
