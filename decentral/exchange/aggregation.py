@@ -19,7 +19,7 @@ one's own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated
@@ -29,11 +29,10 @@ import torch
 from annotated_types import Ge
 from torch import Tensor
 
-from decentral.errors import ConfigError
 from decentral.exchange.base import CHUNK_BYTES, NeighbourIndex, ordered_sums
 from decentral.plugins import describe, is_users, wrong
 from decentral.registry import ConfiguredPlugin, Count, Positive, plugin
-from decentral.traits import AggregationTraits, CodecTraits, traits_of
+from decentral.traits import AggregationTraits, traits_of
 
 # --- rules ------------------------------------------------------------------------
 
@@ -349,22 +348,3 @@ def middle(values: Tensor, dim: int) -> Tensor:
     middle.
     """
     return mean_of_middle(values, values.shape[dim], dim)
-
-
-def refuse_unused(
-    parts: Mapping[str, ConfiguredPlugin], who: str, gossips: Callable[[], bool]
-) -> None:
-    """Raise ConfigError for a codec or an aggregation through which nothing passes.
-
-    Args:
-        parts: Plug-ins of the run, by kind.
-        who: What takes none, for the message.
-        gossips: Whether there is gossip; asked only where it matters.
-    """
-    coded = not traits_of(parts["codec"], CodecTraits).uncoded
-    robust = not traits_of(parts["aggregation"], AggregationTraits).linear
-    if (coded or robust) and not gossips():
-        unused, why = ("codec", "only gossip is coded") if coded else (
-            "aggregation", "nothing is received from neighbours"
-        )  # fmt: skip
-        raise ConfigError(f"{who} takes no {unused}: {why}; leave {unused} out.")

@@ -13,7 +13,7 @@ import torch
 from decentral.algorithms.base import CONDITIONS, time_of
 from decentral.config import Config
 from decentral.errors import ConfigError
-from decentral.exchange.aggregation import refuse_unused
+from decentral.exchange.codec.base import refuse_biased, refuse_coding
 from decentral.faults.base import Faults
 from decentral.layout import Layout
 from decentral.mixing.base import Mixer
@@ -50,7 +50,7 @@ def refuse_unsound(
         planner: What is sent when.
     """
     _refuse_weights(parts["algorithm"], planner.mixer)
-    _refuse_biased(parts["codec"])
+    refuse_biased(parts["codec"])
     _refuse_cut(parts["aggregation"], config.nodes)
     mixer = planner.mixer
     # Functions, since only what a part refuses is looked at: some ask every step.
@@ -77,12 +77,12 @@ def refuse_unsound(
                 )
     schedule = planner.schedule
     # What has settings may gossip in a longer run, or by another setting.
-    if not (schedule.closed_loop or schedule.rule.settings):
-        who = f"communication {schedule.rule.name!r}, which never gossips,"
-        refuse_unused(parts, who, lambda: any(
-            not isinstance(action, Merge) and action > 0
-            for _, action in planner.decisions()
-        ))  # fmt: skip
+    fixed = not (schedule.closed_loop or schedule.rule.settings)
+    if fixed and holds["compression"]():
+        decided = [action for _, action in planner.decisions()]
+        if not any(not isinstance(action, Merge) and action > 0 for action in decided):
+            who = f"communication {schedule.rule.name!r}, which never gossips,"
+            refuse_coding(parts["codec"], who)
 
 
 def _because_of_faults(condition: str, planner: RoundPlanner) -> str:
@@ -108,14 +108,6 @@ def _refuse_cut(rule: ConfiguredPlugin, nodes: int) -> None:
         )
 
 
-def _refuse_biased(codec: ConfiguredPlugin) -> None:
-    if traits_of(codec, CodecTraits).biased:
-        raise ConfigError(
-            f"codec {codec.name!r} loses too much for models to be averaged; send differences, by "
-            f"codec='choco({codec.name})'."
-        )
-
-
 def refuse_rounds(parts: Mapping[str, ConfiguredPlugin], faults: Faults) -> None:
     """Raise ConfigError for parts that change a gossip which the algorithm does not
     have.
@@ -126,7 +118,12 @@ def refuse_rounds(parts: Mapping[str, ConfiguredPlugin], faults: Faults) -> None
             f"faults: {faults.rules[0].name} strikes gossip, and algorithm {algorithm!r} has none; "
             "leave it out, or use algorithm dsgd."
         )
-    refuse_unused(parts, f"algorithm {algorithm!r}", lambda: False)
+    refuse_coding(parts["codec"], f"algorithm {algorithm!r}")
+    if not traits_of(parts["aggregation"], AggregationTraits).linear:
+        raise ConfigError(
+            f"algorithm {algorithm!r} takes no aggregation: nothing is received from neighbours; "
+            "leave aggregation out."
+        )
     attack = parts.get("attack")
     if attack is not None and not traits_of(attack, AttackTraits).data:
         raise ConfigError(

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from decentral.errors import ConfigError
 from decentral.plugins import describe, is_users, wrong
 from decentral.registry import ConfiguredPlugin
 from decentral.topology.labels import NodeId
@@ -131,3 +132,18 @@ def coded_bytes(codec: ConfiguredPlugin, layout: TensorLayout) -> int:
             inner, f"{describe(count)} by its trait size", "the bytes of a coded row"
         )
     return int(count)
+
+
+def refuse_biased(codec: ConfiguredPlugin) -> None:
+    """Raise ConfigError for a codec that needs differences, where models are sent."""
+    if traits_of(codec, CodecTraits).biased:
+        raise ConfigError(
+            f"codec {codec.name!r} loses too much for models to be averaged; send differences, by "
+            f"codec='choco({codec.name})'."
+        )
+
+
+def refuse_coding(codec: ConfiguredPlugin, who: str) -> None:
+    """Raise ConfigError for a codec where nothing is coded; ``who`` sends no gossip."""
+    if not traits_of(codec, CodecTraits).uncoded:
+        raise ConfigError(f"{who} takes no codec: only gossip is coded; leave codec out.")
