@@ -250,9 +250,7 @@ class Config(BaseModel):
     @field_validator(*LISTS, mode="before")
     @classmethod
     def _normalize_list(cls, value: Any, info: ValidationInfo) -> Any:
-        """Take one for a list of one, look names up, and write out what was taken
-        apart.
-        """
+        """Take one for a list of one, look names up, and write out what was taken apart."""
         alone = isinstance(value, str | Spec | Mapping) or callable(value)
         if info.field_name in _OBJECTS:
             alone = not isinstance(value, list | tuple | None)

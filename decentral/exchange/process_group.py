@@ -71,9 +71,7 @@ def join_store(address: str, port: int, timeout_s: float) -> Any:
 
 @dataclass
 class _Round:
-    """A round under way on one channel: what was posted, chunk by chunk of the
-    columns.
-    """
+    """A round under way on one channel: what was posted, chunk by chunk of the columns."""
 
     mixing: Mixing
     plan: SendReceivePlan
@@ -279,9 +277,7 @@ class ProcessGroupExchange:
         return self._wire if self._wire and rounded else channel.dtype
 
     def _space(self, rows: int, width: int, dtype: torch.dtype) -> Tensor:
-        """Return an inbox [rows, width], in the memory of an earlier one where it
-        is enough.
-        """
+        """Return an inbox [rows, width], in the memory of an earlier one where it is enough."""
         spare = self._spare.pop() if self._spare else None
         if spare is not None and spare.shape == (rows, width) and spare.dtype == dtype:
             return spare

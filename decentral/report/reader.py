@@ -44,9 +44,7 @@ class Topology:
 
 @dataclass(frozen=True, slots=True)
 class Shards:
-    """Samples per node: one row per node, one column per class (one column without
-    classes).
-    """
+    """Samples per node: one row per node, one column per class (one column without classes)."""
 
     counts: tuple[tuple[int, ...], ...]
     classes: tuple[str, ...] | None
@@ -54,9 +52,7 @@ class Shards:
 
 @dataclass(frozen=True)
 class RunData:
-    """The content of a run folder; ``summary``, ``topology`` and ``shards`` may be
-    missing.
-    """
+    """The content of a run folder; ``summary``, ``topology`` and ``shards`` may be missing."""
 
     path: Path
     config: Row
