@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -619,6 +620,10 @@ def test_an_object_that_counts_over_batches_is_a_metric(tmp_path: Path) -> None:
     stated = json.loads((run.path / "records.json").read_text())
     record = next(one for one in stated if one["key"] == "mean_absolute/merged")
     assert (record["better"], record["headline"]) == ("lower", True)
+
+
+def test_a_function_built_into_python_declares_no_records() -> None:
+    assert build("metric", math.hypot).traits.records == ()
 
 
 def test_a_loss_that_is_not_one_number_is_refused(tmp_path: Path) -> None:

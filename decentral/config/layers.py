@@ -214,27 +214,28 @@ def refuse_unknown(
         value: What is given for it, for the message.
         parts: What else is given: the setting may be one of a plug-in among it.
     """
-    written = "VALUE" if value is ... else spell(value)
+    if key in Config.model_fields:
+        return
     if key == "sweep":
         raise ConfigError(
             "this configuration describes a sweep; run it by `decentral sweep`."
         )
+    written = "VALUE" if value is ... else spell(value)
     if key in ENGINE_SETTINGS:
         raise ConfigError(
             f"{key} stands under engine: write engine.{key}={written}, "
             f"or engine: {{{key}: {written}}} in YAML."
         )
-    if key not in Config.model_fields:
-        if "epoch" in key:
-            amount = "N" if value is ... else value
-            remedy = f" A run ends after epochs by `data`: write data='{amount} epochs'."
-        elif home := _home(key, parts or {}):
-            remedy = f" It is a setting of {home}: write {home}.{key}={written}."
-        else:
-            remedy = nearest(key, Config.model_fields)
-        raise ConfigError(
-            f"unknown setting {key!r}.{remedy} `decentral list settings` shows them all."
-        )
+    if "epoch" in key:
+        amount = "N" if value is ... else value
+        remedy = f" A run ends after epochs by `data`: write data='{amount} epochs'."
+    elif home := _home(key, parts or {}):
+        remedy = f" It is a setting of {home}: write {home}.{key}={written}."
+    else:
+        remedy = nearest(key, Config.model_fields)
+    raise ConfigError(
+        f"unknown setting {key!r}.{remedy} `decentral list settings` shows them all."
+    )
 
 
 def _home(key: str, parts: Mapping[str, Any]) -> str | None:

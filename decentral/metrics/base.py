@@ -135,14 +135,18 @@ class Snapshot:
     extra: dict[str, float] = field(default_factory=dict[str, float])
     ids: tuple[int, ...] = ()  # of the nodes of the hosted rows; else their positions
 
+    @property
+    def chosen(self) -> tuple[Tensor, dict[str, Tensor]]:
+        """The local models that are evaluated, [e, P], and their integer buffers."""
+        here = self.evaluated
+        return self.rows[here], {k: v[here] for k, v in self.integers.items()}
+
     @cached_property
     def local(self) -> Scores:
         """Scores of the local models that are evaluated, over all workers, in node
         order.
         """
-        chosen = self.evaluated
-        integers = {k: v[chosen] for k, v in self.integers.items()}
-        scores = self._scores(self.rows[chosen], integers)
+        scores = self._scores(*self.chosen)
         accuracy = (
             None if scores.accuracy is None else self.exchange.gather(scores.accuracy)
         )
@@ -199,6 +203,14 @@ class Snapshot:
         node order.
         """
         return self.exchange.gather(values[self.alive].double())
+
+
+def by_role(group: str, local: Tensor, merged: Tensor) -> dict[str, float]:
+    """Return one quantity of the local models and of their merge by its keys."""
+    found = {f"local_{name}": getattr(local, name)() for name in ("mean", "min", "max")}
+    return {
+        f"{group}/{role}": x.item() for role, x in (found | {"merged": merged}).items()
+    }
 
 
 def declared_records(metrics: Iterable[str | ConfiguredPlugin]) -> tuple[Record, ...]:
@@ -279,7 +291,8 @@ def from_object(value: Any) -> Callable[[Snapshot], dict[str, Any]] | None:
 
 def assume_traits(function: Any) -> dict[str, Any]:
     """Return the records of what was made of an object."""
-    return {key: value for key, value in vars(function).items() if key == "records"}
+    found = getattr(function, "records", None)
+    return {} if found is None else {"records": found}
 
 
 def _count_over_models(counter: Any, name: str, snapshot: Snapshot) -> dict[str, Any]:
@@ -292,23 +305,18 @@ def _count_over_models(counter: Any, name: str, snapshot: Snapshot) -> dict[str,
     """
     row, integers = snapshot.calibrated
     merged = _count_over_samples(counter, name, snapshot, row, integers)
+    rows, buffers = snapshot.chosen
     local: list[dict[str, Any]] = []
-    for index in snapshot.evaluated.tolist():
-        own = {key: value[index : index + 1] for key, value in snapshot.integers.items()}
-        local.append(
-            _count_over_samples(counter, name, snapshot, snapshot.rows[index], own)
-        )
+    for index, one in enumerate(rows):
+        own = {key: value[index : index + 1] for key, value in buffers.items()}
+        local.append(_count_over_samples(counter, name, snapshot, one, own))
     found: dict[str, Any] = {}
     for key, value in merged.items():
-        found[f"{key}/merged"] = value
-        if torch.as_tensor(value).numel() == 1:  # any other is refused as it is
-            numbers = torch.tensor(
-                [float(one[key]) for one in local], dtype=torch.float64
-            )
-            numbers = snapshot.exchange.gather(numbers)
-            found[f"{key}/local_mean"] = numbers.mean().item()
-            found[f"{key}/local_min"] = numbers.min().item()
-            found[f"{key}/local_max"] = numbers.max().item()
+        one = torch.as_tensor(value, dtype=torch.float64)
+        if one.dim():  # refused as it is
+            return {f"{key}/merged": value}
+        numbers = one.new_tensor([float(each[key]) for each in local])
+        found |= by_role(key, snapshot.exchange.gather(numbers), one)
     return found
 
 

@@ -61,12 +61,8 @@ def curvature(
     train = snapshot.task.splits[0]
     chosen = train.subset(torch.arange(min(samples, len(train))))
     chosen = chosen.to(snapshot.rows.device, snapshot.rows.dtype)
-    here = snapshot.evaluated
     row, integers = snapshot.calibrated
-    local = _measure(
-        snapshot, snapshot.rows[here], {k: v[here] for k, v in snapshot.integers.items()},
-        chosen, iterations, probes,
-    )  # fmt: skip
+    local = _measure(snapshot, *snapshot.chosen, chosen, iterations, probes)
     merged = _measure(snapshot, row.unsqueeze(0), integers, chosen, iterations, probes)
     top, trace = (snapshot.exchange.gather(values).mean().item() for values in local)
     return {

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from decentral.gradients.perturb import ascend, smooth_labels
-from decentral.metrics.base import Snapshot, judge_models, score
+from decentral.metrics.base import Snapshot, by_role, judge_models, score
 from decentral.pytree import tree_at
 from decentral.records import LOSSES, Panel, Record
 from decentral.records import scores as score_records
@@ -33,7 +33,7 @@ def accuracy(snapshot: Snapshot) -> dict[str, float]:
     local, merged = snapshot.local.accuracy, snapshot.merged.accuracy
     if local is None or merged is None:
         return {}
-    return _by_role("accuracy", local, merged)
+    return by_role("accuracy", local, merged)
 
 
 #: The losses of all nodes have one figure with that of training; their range is no
@@ -54,7 +54,7 @@ def loss(snapshot: Snapshot) -> dict[str, float]:
     optimum.
     """
     local, merged = snapshot.local.loss, snapshot.merged.loss
-    found = _by_role("loss", local, merged)
+    found = by_role("loss", local, merged)
     if snapshot.task.best_loss is not None:
         found["loss/excess_merged"] = merged.item() - snapshot.task.best_loss
     return found
@@ -170,16 +170,15 @@ def train_loss(
         return {}
     first = train.subset(torch.arange(min(samples, len(train))))
     some = first.to(snapshot.rows.device, snapshot.rows.dtype)
-    task, here = snapshot.task, snapshot.evaluated
+    task = snapshot.task
     if smoothing:
         # What is asked of a class means nothing of probabilities.
         task = replace(task, accuracy=lambda outputs, targets: targets[..., 0])
         asked = some.targets[None], smoothing, classes, snapshot.rows.dtype
         some = replace(some, targets=smooth_labels(*asked)[0])
-    own = {name: value[here] for name, value in snapshot.integers.items()}
-    local = score(task, snapshot.forward, snapshot.rows[here], own, some, snapshot.chunk)
+    local = score(task, snapshot.forward, *snapshot.chosen, some, snapshot.chunk)
     merged = snapshot.score_merged(task, some)
-    return _by_role("train_loss", snapshot.exchange.gather(local.loss), merged.loss)
+    return by_role("train_loss", snapshot.exchange.gather(local.loss), merged.loss)
 
 
 @plugin(
@@ -243,18 +242,9 @@ def robust_accuracy(
         ]
         return torch.tensor(found, dtype=torch.float64)
 
-    here, (row, whole) = snapshot.evaluated, snapshot.calibrated
-    own = {name: value[here] for name, value in snapshot.integers.items()}
-    local, merged = share(snapshot.rows[here], own), share(row.unsqueeze(0), whole)
-    return _by_role("robust_accuracy", snapshot.exchange.gather(local), merged)
-
-
-def _by_role(group: str, local: Tensor, merged: Tensor) -> dict[str, float]:
-    """Return one quantity of the local models and of their merge by its keys."""
-    found = {f"local_{name}": getattr(local, name)() for name in ("mean", "min", "max")}
-    return {
-        f"{group}/{role}": x.item() for role, x in (found | {"merged": merged}).items()
-    }
+    row, integers = snapshot.calibrated
+    local, merged = share(*snapshot.chosen), share(row.unsqueeze(0), integers)
+    return by_role("robust_accuracy", snapshot.exchange.gather(local), merged)
 
 
 _GAP = Record(
