@@ -10,7 +10,7 @@ the model's buffers, which they update.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -79,6 +79,31 @@ def repeated_layers(model: nn.Module) -> list[nn.Module]:
     return found
 
 
+def _told_by_layer(
+    layers: Sequence[nn.Module],
+) -> tuple[dict[nn.Module | None, dict[int, int]], list[nn.Module | None]]:
+    """Return numbers by place in memory, by layer, and the layer that is at work.
+
+    None stands for what belongs to no layer. Into it goes what each is given.
+    """
+    within: dict[nn.Module | None, dict[int, int]] = {None: {}}
+    now: list[nn.Module | None] = [None]
+
+    def enter(layer: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+        now[0], within[layer] = layer, {}
+        for tensor in (*given, *named.values()):
+            if isinstance(tensor, Tensor):
+                within[None][tensor.untyped_storage().data_ptr()] = tensor.numel()
+
+    def leave(*_: Any) -> None:
+        now[0] = None
+
+    for layer in layers:
+        layer.register_forward_pre_hook(enter, with_kwargs=True)
+        layer.register_forward_hook(leave)
+    return within, now
+
+
 def count_saved_numbers(model: nn.Module, inputs: Tree, again: bool = False) -> int:
     """Return how many numbers a model keeps for its backward pass on ``inputs`` [B,
     ...].
@@ -94,22 +119,7 @@ def count_saved_numbers(model: nn.Module, inputs: Tree, again: bool = False) -> 
         tensor.untyped_storage().data_ptr()
         for tensor in [*probe.parameters(), *probe.buffers()]
     }
-    # By layer; None: what belongs to no layer that is computed again.
-    within: dict[nn.Module | None, dict[int, int]] = {None: {}}
-    now: list[nn.Module | None] = [None]
-
-    def enter(layer: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
-        now[0], within[layer] = layer, {}
-        for tensor in (*given, *named.values()):
-            if isinstance(tensor, Tensor):
-                within[None][tensor.untyped_storage().data_ptr()] = tensor.numel()
-
-    def leave(*_: Any) -> None:
-        now[0] = None
-
-    for layer in repeated_layers(probe) if again else ():
-        layer.register_forward_pre_hook(enter, with_kwargs=True)
-        layer.register_forward_hook(leave)
+    within, now = _told_by_layer(repeated_layers(probe) if again else [])
 
     def pack(tensor: Tensor) -> Tensor:
         place = tensor.untyped_storage().data_ptr()

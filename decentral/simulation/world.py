@@ -56,20 +56,13 @@ class World(Traffic):
         """
         setup = block.setup
         assert block.planner is not None
-        assert setup.network is not None
-        assert setup.compute is not None
+        assert setup.network is not None and setup.compute is not None  # noqa: PT018
         self.setup, self.planner = setup, block.planner
-        super().__init__(
-            block, setup.compute, Lines(setup.network, _own_line(setup)), size
-        )
+        lines = Lines(setup.network, _own_line(setup))
+        super().__init__(block, setup.compute, lines, size)
         self.flight = Flight(block, self.operations, most)
         self.acting = "start"
-        mixing = self.planner.mixer.mixing(0)
-        receivers = receivers_of(mixing)
-        self.nodes = [
-            SimulatedNode(self, index, row_of(mixing, index), receivers[index])
-            for index in range(len(block.hosted))
-        ]
+        self.nodes = self._make_nodes()
         self.rounds = Rounds(self, self.planner)
         self.updates = self.begun = 0
         # Called for every event: millions of times.
@@ -102,6 +95,14 @@ class World(Traffic):
         self._seconds: dict[int, list[float]] = {}
         self._paces: dict[int, tuple[float | Rate, float]] = {}
 
+    def _make_nodes(self) -> list[SimulatedNode]:
+        mixing = self.planner.mixer.mixing(0)
+        receivers = receivers_of(mixing)
+        return [
+            SimulatedNode(self, index, row_of(mixing, index), receivers[index])
+            for index in range(len(self.block.hosted))
+        ]
+
     # --- one event after the other ------------------------------------------------
 
     def advance(self) -> None:
@@ -132,10 +133,9 @@ class World(Traffic):
             details = self.strip.close(self.now_s, away_s)
             block.announce("timeline", {"step": block.step + 1, **details})
         if self.updates < target and self.is_done:
-            reason = f"{format_seconds(self.until_s)} of simulated time are over"
             block.callbacks.stopped = {
                 "step": self.updates // len(self.nodes),
-                "reason": reason,
+                "reason": f"{format_seconds(self.until_s)} of simulated time are over",
             }
             block.announce("stopped", dict(block.callbacks.stopped))
         elif self.updates < target:
@@ -157,6 +157,11 @@ class World(Traffic):
         return done and not self.queue.heap
 
     @property
+    def begins_no_more(self) -> bool:
+        """Whether no gradient begins any more."""
+        return self.begun >= self.last or self.now_s >= self.until_s
+
+    @property
     def reached(self) -> int:
         """The step of a run of so many that is as far as the time is."""
         share = min(1.0, self.now_s / self.until_s)
@@ -167,8 +172,7 @@ class World(Traffic):
         longer.
         """
         for node in self.nodes:
-            over = self.begun >= self.last or self.now_s >= self.until_s
-            if over or not node.has_stopped:
+            if self.begins_no_more or not node.has_stopped:
                 continue
             node.has_stopped = False
             if self._alike:
@@ -201,8 +205,7 @@ class World(Traffic):
         were begun; return whether it began.
         """
         step, now_s = node.begun, self.now_s
-        over = self.begun >= self.last or now_s >= self.until_s
-        if over or (self._alike and step == self._steps):
+        if self.begins_no_more or (self._alike and step == self._steps):
             node.has_stopped = True
             return False
         assert not node.is_in_flight, "one gradient of a node is in flight at most"
