@@ -78,7 +78,7 @@ def blockwise(
     """
     adamw = {"name": "adamw", "weight_decay": 0.1, "betas": [0.9, 0.95]}
     ratios = {block: ratio**strength for block, ratio in RATIOS.items()}
-    rates = around(_MEASURED, 4)
+    rates, lower = _rates(strength)
     sharpness: dict[str, Any] = {"metrics": ("loss", "sharpness")}
     plain = Tuned({
         lr: train_gpt(
@@ -88,12 +88,9 @@ def blockwise(
         for lr in rates
     })  # fmt: skip
     by_block = tune(
-        lab, "by block", seed, steps, {**adamw, "blockwise": ratios},
-        [lr / 4**strength for lr in rates], floor=0.05,
-    )  # fmt: skip
-    measured = [
-        record for record in plain.runs[_MEASURED].rows if "sharpness/qk" in record
-    ]
+        lab, "by block", seed, steps, {**adamw, "blockwise": ratios}, lower, floor=0.05
+    )
+    measured = [one for one in plain.runs[_MEASURED].rows if "sharpness/qk" in one]
     ordered = [
         record["sharpness/qk"] < record["sharpness/ffn"] < record["sharpness/vo"]
         for record in measured
@@ -121,6 +118,12 @@ def blockwise(
     return Findings(figures, panels)
 
 
+def _rates(strength: float) -> tuple[list[float], list[float]]:
+    """Return the rates that are tried, and the base rates by block in their place."""
+    rates = around(_MEASURED, 4)
+    return rates, [lr / 4**strength for lr in rates]
+
+
 def _with_mini(
     lab: Lab, seed: int, steps: int, ratios: dict[str, float], strength: float
 ) -> dict[str, float]:
@@ -138,11 +141,11 @@ def _with_mini(
         "name": "adam_mini.Adam_mini", "weight_decay": 0.1, "betas": [0.9, 0.95],
         "verbose": False, **sizes,
     }  # fmt: skip
-    rates = around(_MEASURED, 4)
+    rates, lower = _rates(strength)
     plain = tune(lab, "Adam-mini", seed, steps, mini, rates, floor=0.05)
     by_block = tune(
-        lab, "Adam-mini by block", seed, steps, {**mini, "blockwise": ratios},
-        [lr / 4**strength for lr in rates], floor=0.05,
+        lab, "Adam-mini by block", seed, steps, {**mini, "blockwise": ratios}, lower,
+        floor=0.05,
     )  # fmt: skip
     model = plain.runs[plain.rate].merged_model()
     optimizer: torch.optim.Optimizer = import_module("adam_mini").Adam_mini(

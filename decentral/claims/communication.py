@@ -70,26 +70,19 @@ FULL = {
             over="interval",
         ),
         Expectation(
-            "all-reduce minus merged, MNIST",
-            "and on MNIST",
-            low=-0.01,
-            high=0.01,
-            over="interval",
-            optional=True,
+            "all-reduce minus merged, MNIST", "and on MNIST", low=-0.01, high=0.01,
+            over="interval", optional=True,
         ),
         Expectation(
-            "merged minus never, MNIST",
-            "where the merge without gossip is worse, too",
-            low=0.0,
-            over="interval",
-            optional=True,
+            "merged minus never, MNIST", "where the merge without gossip is worse, too",
+            low=0.0, over="interval", optional=True,
         ),
     ),
     tiny={"nodes": 4, "steps": 40},
     quick={"arms": "heart"},
     off={"peers": 0.0},
     full=FULL,
-)
+)  # fmt: skip
 def single_merge(
     lab: Lab,
     seed: int,
@@ -128,56 +121,44 @@ def single_merge(
         arms: Whether ``all`` is measured, or the ``heart``: the merge against
             all-reduce and the local models.
     """
-    shared = {
+    central = {
         "task": task, "model": model, "nodes": nodes, "steps": steps, "seed": seed,
-        "sampling": sampling,
+        "sampling": sampling, "split": f"dirichlet(alpha={alpha})",
     }  # fmt: skip
-    uneven = f"dirichlet(alpha={alpha})"
     alone = {
-        **shared, "local_steps": local_steps, "topology": "ring",
+        **central, "local_steps": local_steps, "topology": "ring",
         "communication": "none(final_merge=true)",
     }  # fmt: skip
-    gossip = {
+    central["algorithm"] = "allreduce"
+    sparse = alone | {
         "topology": f"random_neighbors(r={peers})",
         "communication": "constant(final_merge=true)",
-    }
-    sparse = alone | gossip if peers else alone
-    central = {**shared, "algorithm": "allreduce"}
+    } if peers else alone  # fmt: skip
     runs = {
-        "all-reduce": lab.run("all-reduce", split=uneven, **central),
-        "sparse gossip": lab.run("sparse gossip", split=uneven, **sparse),
+        "all-reduce": lab.run("all-reduce", **central),
+        "sparse gossip": lab.run("sparse gossip", **sparse),
     }
     if arms == "heart":
         return _compare(runs)
-    runs["never"] = lab.run("never", split=uneven, **alone)
-    mild = f"dirichlet(alpha={10 * alpha})"
-    even = [
-        lab.run(f"mild {k}", split=mild, **v) for k, v in (("a", central), ("g", sparse))
-    ]
-    apart = lab.run("independent", split=uneven, init="independent", **sparse)
+    runs["never"] = lab.run("never", **alone)
+    mild = {"split": f"dirichlet(alpha={10 * alpha})"}
+    even = [lab.run(f"mild {k}", **v | mild) for k, v in (("a", central), ("g", sparse))]
+    apart = lab.run("independent", init="independent", **sparse)
     found = _compare(runs)
-    sparse_accuracy = accuracy(runs["sparse gossip"])
+    merged = accuracy(runs["sparse gossip"])
     apart_by, panel = stays_mergeable(runs["sparse gossip"], runs["never"])
     figures = {
-        "merged minus never": sparse_accuracy - accuracy(runs["never"]),
+        "merged minus never": merged - accuracy(runs["never"]),
         "merged minus never, least over time": apart_by,
         "persistence": persistence(runs["sparse gossip"]),
         "bytes": runs["sparse gossip"].summary["counters"]["comm/relative"],
         "all-reduce minus merged, mild": accuracy(even[0]) - accuracy(even[1]),
-        "merged minus independent": sparse_accuracy - accuracy(apart),
+        "merged minus independent": merged - accuracy(apart),
     }
-    if mnist := find_mnist(lab):
-        images = {"task": mnist, "steps": max(1, steps // 3), "split": uneven}
-        on_mnist = {
-            name: accuracy(lab.run(f"{name}, MNIST", **{**settings, **images}))
-            for name, settings in (
-                ("all-reduce", central), ("merged", sparse), ("never", alone)
-            )
-        }  # fmt: skip
-        figures |= {
-            "all-reduce minus merged, MNIST": on_mnist["all-reduce"] - on_mnist["merged"],
-            "merged minus never, MNIST": on_mnist["merged"] - on_mnist["never"],
-        }
+    sides = {"all-reduce": central, "merged": sparse, "never": alone}
+    if on := {name: accuracy(run) for name, run in on_mnist(lab, steps, sides).items()}:
+        figures["all-reduce minus merged, MNIST"] = on["all-reduce"] - on["merged"]
+        figures["merged minus never, MNIST"] = on["merged"] - on["never"]
     return Findings(found.figures | figures, [*found.panels, panel])
 
 
@@ -190,6 +171,22 @@ def find_mnist(lab: Lab) -> dict[str, Any] | None:
         return {"name": "mnist", "path": str(folder.resolve())}
     lab.say(f"not run: the arm on MNIST ({folder} is no folder; see DECENTRAL_DATA)")
     return None
+
+
+def on_mnist(lab: Lab, steps: int, sides: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return runs on MNIST by name, with a third of the steps; none without its data.
+
+    Args:
+        lab: What runs them.
+        steps: Steps of the others.
+        sides: Settings of each, beside those.
+    """
+    if (mnist := find_mnist(lab)) is None:
+        return {}
+    images = {"task": mnist, "steps": max(1, steps // 3)}
+    return {
+        name: lab.run(f"{name}, MNIST", **one | images) for name, one in sides.items()
+    }
 
 
 def stays_mergeable(sparse: Any, never: Any) -> tuple[float, Panel]:
@@ -373,15 +370,9 @@ def late_communication(
         if other != "late"
         for what, found in (("merged", merged), ("local", local))
     } | {"largest difference in bytes": max(sent) / min(sent) - 1}
-    if arms == "all" and (mnist := find_mnist(lab)):
-        found = _accuracies({
-            name: lab.run(
-                f"{name}, MNIST", task=mnist, steps=max(1, steps // 3),
-                communication=schedules[name], **shared,
-            )
-            for name in ("early", "late")
-        })  # fmt: skip
-        for what, one in zip(("merged", "local"), found, strict=True):
+    sides = {k: {**shared, "communication": schedules[k]} for k in ("early", "late")}
+    if arms == "all" and (images := on_mnist(lab, steps, sides)):
+        for what, one in zip(("merged", "local"), _accuracies(images), strict=True):
             figures[f"late minus early, {what}, MNIST"] = one["late"] - one["early"]
     titles = {"local_mean": "The local models", "merged": "Their average"}
     curves = {
