@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -74,16 +75,22 @@ def node() -> figures.Figure:
 
 def row() -> figures.Figure:
     """Draw a block of rows, one of them marked."""
-    figure, axes = _bare()
-    for i in range(4):
-        for j in range(14):
-            colour = light("merged") if i == 1 else light("line")
-            axes.add_patch(_box(j, -i, 0.9, 0.8, colour))
-        axes.text(-0.4, -i + 0.4, f"node {i}", ha="right", va="center")
+    figure, axes = _grid(4, 14, lambda i, j: i == 1)
     axes.text(7, 1.2, "P parameters", ha="center", color=light("muted"))
     axes.set_xlim(-3, 14.5)
     axes.set_ylim(-3.4, 1.8)
     return figure
+
+
+def _grid(nodes: int, columns: int, marked: Callable[[int, int], bool]) -> Any:
+    """Draw boxes side by side for each node, and mark some."""
+    figure, axes = _bare()
+    for i in range(nodes):
+        for j in range(columns):
+            colour = light("merged") if marked(i, j) else light("line")
+            axes.add_patch(_box(j, -i, 0.9, 0.8, colour))
+        axes.text(-0.4, -i + 0.4, f"node {i}", ha="right", va="center")
+    return figure, axes
 
 
 def _box(x: float, y: float, width: float, height: float, colour: str):
@@ -94,12 +101,7 @@ def _box(x: float, y: float, width: float, height: float, colour: str):
 
 def step() -> figures.Figure:
     """Draw the steps of three nodes, one of them marked."""
-    figure, axes = _bare()
-    for i in range(3):
-        for k in range(10):
-            colour = light("merged") if k == 4 else light("line")
-            axes.add_patch(_box(k, -i, 0.9, 0.8, colour))
-        axes.text(-0.4, -i + 0.4, f"node {i}", ha="right", va="center")
+    figure, axes = _grid(3, 10, lambda i, k: k == 4)
     axes.text(4.45, 1.2, "one step", ha="center", color=light("muted"))
     axes.set_xlim(-2.5, 10.2)
     axes.set_ylim(-2.4, 1.8)
